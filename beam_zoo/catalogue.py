@@ -1,0 +1,329 @@
+"""Any catalogue becomes batches of normalised rows, in the catalogue's order, or one line that says why not."""
+
+import dataclasses
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from beam_zoo.errors import UserError, did_you_mean, one_line
+
+ID, LOCATION = "id_str", "file_loc"
+BATCH_ROWS = 65_536
+_ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """Where the rows are.
+
+    Attributes:
+        location: the path, folder or glob that the user gave.
+        files: its files, in the order in which they are read.
+        kind: `parquet` or `csv`.
+        folder: the folder that relative image paths start from by default.
+    """
+
+    location: str
+    files: tuple[str, ...]
+    kind: str
+    folder: str
+
+    def stamps(self) -> list[list[Any]]:
+        """Path, size and time of change of every file: tells cheaply that nothing was touched."""
+        stats = [(file, os.stat(file)) for file in self.files]
+        return [[file, status.st_size, status.st_mtime_ns] for file, status in stats]
+
+    def columns(self) -> list[str]:
+        """Names of the columns that every file has; of the first file, in its order.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        first, *others = [self._schema(file).names for file in self.files]
+        return [name for name in first if all(name in names for names in others)]
+
+    def _schema(self, file: str) -> pa.Schema:
+        with _one_line_errors(file):
+            if self.kind == "parquet":
+                return pq.read_schema(file)
+            with _open_csv(file, None) as reader:
+                return reader.schema
+
+    def batches(self, carry: tuple[str, ...] = ()) -> Iterator[pa.RecordBatch]:
+        """Rows in order: `id_str` and `file_loc` (strings, null where missing), then the columns of `carry`.
+
+        Raises:
+            UserError: a file cannot be read, or a column has a type that it must not have.
+        """
+        wanted = [ID, LOCATION, *carry]
+        types = self._csv_types(carry) if self.kind == "csv" and carry else {}
+        for file in self.files:
+            with _one_line_errors(file):
+                if self.kind == "csv":
+                    with _open_csv(file, wanted) as reader:
+                        for batch in reader:
+                            yield _normalise(batch, file, carry, types)
+                    continue
+                with pq.ParquetFile(file) as parquet:
+                    for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
+                        yield _normalise(batch.select(wanted), file, carry, types)
+
+    def _csv_types(self, carry: tuple[str, ...]) -> dict[str, pa.DataType]:
+        """int64, float64 or string, whichever the whole of a CSV column fits (an empty cell is null)."""
+        types: dict[str, pa.DataType] = dict.fromkeys(carry, pa.int64())
+        for file in self.files:
+            with _one_line_errors(file), _open_csv(file, list(carry)) as reader:
+                for batch in reader:
+                    for name in carry:
+                        while not _fits(batch.column(name), types[name]):
+                            types[name] = pa.float64() if types[name] == pa.int64() else pa.string()
+        return types
+
+
+def find(location: str) -> Catalogue:
+    """The catalogue's files: one file, all of a folder (and its sub-folders), or all that a glob matches.
+
+    Raises:
+        UserError: there is nothing there, or it is not Parquet or CSV.
+    """
+    if "://" in location:
+        raise UserError(f"catalogue {location}: only local catalogues are read by this version")
+    if os.path.isdir(location):
+        folder = location
+        found = glob.glob(os.path.join(glob.escape(location), "**", "*"), recursive=True)
+        hidden = [p for p in found if any(n[0] in "._" for n in os.path.relpath(p, location).split(os.sep))]
+        files = sorted(set(found) - set(hidden))
+    elif glob.has_magic(location) and not os.path.exists(location):
+        files = sorted(glob.glob(location, recursive=True))
+        folder = os.path.dirname(location)
+        while glob.has_magic(folder):
+            folder = os.path.dirname(folder)
+    else:
+        if not os.path.exists(location):
+            parent = os.path.dirname(location) or "."
+            near = (
+                did_you_mean(os.path.basename(location), os.listdir(parent)) if os.path.isdir(parent) else ""
+            )
+            raise UserError(f"there is no catalogue {location}{near}")
+        files, folder = [location], os.path.dirname(location)
+        if _kind(location) is None:
+            raise UserError(f"catalogue {location} must end in .parquet or .csv")
+    files = [file for file in files if os.path.isfile(file) and _kind(file)]
+    kinds = {_kind(file) for file in files}
+    if len(kinds) != 1:
+        what = (
+            "no .parquet or .csv file" if not kinds else "both Parquet and CSV files: name one kind by a glob"
+        )
+        raise UserError(f"catalogue {location} holds {what}")
+    return Catalogue(
+        location, tuple(os.path.abspath(f) for f in files), str(kinds.pop()), os.path.abspath(folder or ".")
+    )
+
+
+def _kind(file: str) -> str | None:
+    return _ENDINGS.get(os.path.splitext(file)[1].lower())
+
+
+class _one_line_errors:
+    """Turns what pyarrow raises about a file into one line that names it."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, pa.ArrowException | OSError | ValueError | UnicodeDecodeError):
+            raise UserError(f"cannot read {self.file}: {one_line(error, 200)}") from None
+
+
+def _open_csv(file: str, columns: list[str] | None) -> pacsv.CSVStreamingReader:
+    # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
+    header = pacsv.open_csv(file, parse_options=pacsv.ParseOptions(newlines_in_values=True)).schema.names
+    if columns is not None and (twice := [name for name in columns if header.count(name) > 1]):
+        raise ValueError(f"it has two columns named {twice[0]!r}")
+    return pacsv.open_csv(
+        file,
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.string()),
+            include_columns=columns,
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _fits(column: pa.Array, to: pa.DataType) -> bool:
+    if to == pa.string():
+        return True
+    if to == pa.int64() and pc.any(pc.match_substring_regex(column, r"^[+-]?0\d")).as_py():
+        return False  # leading zeros belong to names, not to numbers
+    try:
+        _cast_csv(column, to)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _cast_csv(column: pa.Array, to: pa.DataType) -> pa.Array:
+    if to == pa.string():
+        return column
+    empty = pc.equal(column, "")
+    return pc.if_else(empty, None, column).cast(to)
+
+
+def _normalise(
+    batch: pa.RecordBatch, file: str, carry: tuple[str, ...], types: dict[str, pa.DataType]
+) -> pa.RecordBatch:
+    columns = [_text(batch.column(ID), ID, file), _text(batch.column(LOCATION), LOCATION, file)]
+    for name in carry:
+        column = batch.column(name)
+        columns.append(_cast_csv(column, types[name]) if name in types else column)
+    return pa.RecordBatch.from_arrays(columns, [ID, LOCATION, *carry])
+
+
+def _text(column: pa.Array, name: str, file: str) -> pa.Array:
+    """A column as strings, exactly as written; integers in decimal; floats are refused."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    integer_id = name == ID and pa.types.is_integer(kind)
+    if not (
+        integer_id or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+    ):
+        hint = (
+            ": a float cannot hold every id; save it as text"
+            if pa.types.is_floating(kind)
+            else ": save it as text"
+        )
+        if pa.types.is_null(kind):
+            hint = ": it is empty"
+        raise UserError(f"column {name!r} of {file} is of type {kind}{hint}")
+    return column.cast(pa.string())
+
+
+class Checker:
+    """Goes over the normalised rows once: counts, refusals, and the fingerprint of the content.
+
+    Args:
+        root: the folder that relative image paths start from.
+        root_given: whether the user named it: absolute paths elsewhere then count as outside.
+        allow_outside: whether image paths may leave the root.
+    """
+
+    def __init__(self, root: str, *, root_given: bool, allow_outside: bool) -> None:
+        self.rows = 0
+        self._root = root
+        self._root_given = root_given
+        self._allow_outside = allow_outside
+        self._missing = 0
+        self._outside = 0
+        self._first_outside = ""
+        self._hashes: list[np.ndarray] = []
+        self._content = [hashlib.sha256() for _ in range(4)]
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows."""
+        ids, locations = batch.column(ID), batch.column(LOCATION).fill_null("")
+        self.rows += len(batch)
+        self._missing += ids.null_count + (pc.sum(pc.equal(ids, "")).as_py() or 0)
+        if not self._allow_outside:
+            self._find_outside(locations)
+        ids = ids.fill_null("")
+        self._hashes.append(_hashes(ids))
+        for position, column in enumerate((ids, locations)):
+            lengths, content = _buffers(column)
+            self._content[2 * position].update(lengths)
+            self._content[2 * position + 1].update(content)
+
+    def _find_outside(self, locations: pa.Array) -> None:
+        suspects = pc.match_substring(locations, "..")
+        if self._root_given:
+            suspects = pc.or_(
+                suspects, pc.or_(pc.starts_with(locations, "/"), pc.match_substring(locations, "://"))
+            )
+        for location in locations.filter(suspects).to_pylist():
+            full = os.path.normpath(os.path.join(self._root, location))
+            if "://" in location or not (full + "/").startswith(
+                os.path.normpath(self._root).rstrip("/") + "/"
+            ):
+                self._first_outside = self._first_outside or location
+                self._outside += 1
+
+    def finish(self, catalogue: Catalogue, limit: int | None) -> str:
+        """The fingerprint of all rows: SHA-256 in hexadecimal.
+
+        Raises:
+            UserError: no rows, missing or duplicate ids, image paths outside the root.
+        """
+        name = catalogue.location
+        if not self.rows:
+            raise UserError(f"catalogue {name} has no rows")
+        if self._missing:
+            raise UserError(
+                f"column {ID!r} of {name} is missing or empty in {self._missing:,} of {self.rows:,} rows"
+            )
+        hashes = np.sort(np.concatenate(self._hashes))
+        suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        if len(suspects):
+            _refuse_duplicates(catalogue, limit, suspects)
+        if self._outside:
+            raise UserError(
+                f"{self._outside:,} rows of {name} have a {LOCATION} outside {self._root} "
+                f"(first {self._first_outside!r}): give --image_root, or --allow_outside if that is meant"
+            )
+        total = hashlib.sha256()
+        for part in self._content:
+            total.update(part.digest())
+        return total.hexdigest()
+
+
+def limited(batches: Iterator[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
+    """The first `limit` rows, or all."""
+    left = limit
+    for batch in batches:
+        if left is None:
+            yield batch
+            continue
+        if left <= 0:
+            return
+        yield batch.slice(0, left)
+        left -= len(batch)
+
+
+def _hashes(ids: pa.Array) -> np.ndarray:
+    return pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+
+
+def _buffers(column: pa.Array) -> tuple[Any, Any]:
+    """The strings' lengths and their bytes: the same whatever batches the rows came in."""
+    _, offsets, content = column.buffers()
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    data = b"" if content is None else memoryview(content)[ends[0] : ends[-1]]
+    return np.diff(ends).tobytes(), data
+
+
+def _refuse_duplicates(catalogue: Catalogue, limit: int | None, suspects: np.ndarray) -> None:
+    """Look at the ids themselves: two different ids may share a hash."""
+    counts: Counter[str] = Counter()
+    for batch in limited(catalogue.batches(), limit):
+        ids = batch.column(ID)
+        counts.update(ids.filter(pa.array(np.isin(_hashes(ids), suspects))).to_pylist())
+    twice = {galaxy: number for galaxy, number in counts.items() if number > 1}
+    if twice:
+        first, number = next(iter(twice.items()))
+        raise UserError(
+            f"{len(twice):,} ids of {catalogue.location} are not unique: {first!r} stands in {number:,} rows; "
+            "every galaxy needs an id of its own"
+        )

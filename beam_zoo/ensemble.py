@@ -1,0 +1,103 @@
+"""The union of a galaxy's samples: what CombinePerKey gathers, in any order.
+
+A galaxy's samples travel as one frame of bytes per stored part that has them: a header and the float32
+samples, member by member and pass by pass, or the reason of a failure. An accumulator is a run of frames.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+
+import apache_beam as beam
+import numpy as np
+
+from beam_zoo.records import Failure
+
+SAMPLES, FAILURE = 0, 1
+HEADER = np.dtype([("length", "<u4"), ("kind", "<u2"), ("layout", "<u2"), ("row", "<i8")])
+_UNPACK = struct.Struct("<IHHq")
+assert _UNPACK.size == HEADER.itemsize
+
+
+def sample_frames(rows: np.ndarray, samples: np.ndarray, layout: int = 0) -> list[bytes]:
+    """One frame for every galaxy.
+
+    Args:
+        rows: catalogue rows, int64, shape (galaxy,).
+        samples: float32, shape (galaxy, values): member, pass and answer flattened in that order.
+        layout: which members and passes these are (one layout per source of parts).
+    """
+    width = HEADER.itemsize + 4 * samples.shape[1]
+    frames = np.empty(len(rows), np.dtype([*HEADER.descr, ("samples", "<f4", (samples.shape[1],))]))
+    frames["length"], frames["kind"], frames["layout"], frames["row"] = width, SAMPLES, layout, rows
+    frames["samples"] = samples
+    data = frames.tobytes()
+    return [data[start : start + width] for start in range(0, len(data), width)]
+
+
+def failure_frame(row: int, failure: Failure, layout: int = 0) -> bytes:
+    """The frame of a galaxy that failed."""
+    text = json.dumps([failure.offset, failure.stage, failure.error, failure.may_pass]).encode()
+    return _UNPACK.pack(_UNPACK.size + len(text), FAILURE, layout, row) + text
+
+
+def read_failure(frame: bytes) -> Failure:
+    """The inverse of `failure_frame`."""
+    return Failure(*json.loads(frame[_UNPACK.size :]))
+
+
+def header(frame: bytes) -> tuple[int, int, int, int]:
+    """(length, kind, layout, row) of a frame."""
+    length, kind, layout, row = _UNPACK.unpack_from(frame)
+    return length, kind, layout, row
+
+
+def split(frames: bytes) -> list[bytes]:
+    """The single frames of a run of frames."""
+    found, start = [], 0
+    while start < len(frames):
+        end = start + _UNPACK.unpack_from(frames, start)[0]
+        found.append(frames[start:end])
+        start = end
+    return found
+
+
+class Ensemble(beam.CombineFn):
+    """Gathers a galaxy's frames: every frame once, in an order that does not depend on their arrival.
+
+    Associative and commutative: accumulators are joined as they come, and only the output is put in order
+    (samples before failures, then by layout and content).
+    """
+
+    def create_accumulator(self) -> bytes:
+        return b""
+
+    def add_input(self, accumulator: bytes, element: bytes) -> bytes:
+        return accumulator + element if accumulator else element
+
+    def merge_accumulators(self, accumulators: Iterable[bytes]) -> bytes:
+        return b"".join(accumulators)
+
+    def compact(self, accumulator: bytes) -> bytes:
+        return accumulator
+
+    def extract_output(self, accumulator: bytes) -> bytes:
+        frames = split(accumulator)
+        if len(frames) == 1:
+            return accumulator
+        return b"".join(sorted(set(frames), key=_order))
+
+    def get_accumulator_coder(self) -> beam.coders.Coder:
+        return beam.coders.BytesCoder()
+
+
+def _order(frame: bytes) -> tuple[int, int, bytes]:
+    _, kind, layout, _ = header(frame)
+    return kind, layout, frame
+
+
+def stack(frames: Sequence[bytes], values: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (int64, shape (galaxy,)) and samples (float32, shape (galaxy, values)) of equal frames."""
+    kind = np.dtype([*HEADER.descr, ("samples", "<f4", (values,))])
+    read = np.frombuffer(b"".join(frames), kind)
+    return read["row"], read["samples"]

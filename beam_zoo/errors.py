@@ -1,0 +1,57 @@
+"""The errors that end a command in one line, and how a line names the nearest valid choice."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can put right. Its text is one line that says what to do; exit code 2."""
+
+
+class StorageFull(Exception):
+    """The output's disk or quota is full; what was stored before stays. Exit code 4."""
+
+
+def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
+    """The end of an error line: the nearest valid choice, or all of them where they are few.
+
+    Args:
+        wrong: what the user wrote.
+        valid: every choice that would have been accepted.
+
+    Returns:
+        For example `" (did you mean 'minimal'?)"`, `" (choose from a, b)"`, or an empty string.
+    """
+    choices = sorted(map(str, valid))
+    near = difflib.get_close_matches(str(wrong), choices, n=1, cutoff=0.6)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    if 0 < len(choices) <= 12:
+        return f" (choose from {', '.join(choices)})"
+    return ""
+
+
+def one_line(error: object, limit: int = 500) -> str:
+    """An exception's text on one line, so that it fits an error line or a table's cell."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def known_error(error: BaseException) -> UserError | StorageFull | None:
+    """The error of ours that a runner wrapped, if there is one.
+
+    Runners re-raise a worker's exception in several shapes: the same type with "[while running
+    'step']" appended, a chained cause, or a RuntimeError whose text is the worker's traceback.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError | StorageFull):
+            return type(seen)(re.sub(r" \[while running '.*", "", str(seen), flags=re.DOTALL))
+        seen = seen.__cause__ or seen.__context__
+    found = re.search(
+        r"beam_zoo\.errors\.(UserError|StorageFull): (.*?)( \[while running|\\n|\n|$)", str(error)
+    )
+    if found is None:
+        return None
+    return (UserError if found[1] == "UserError" else StorageFull)(found[2])

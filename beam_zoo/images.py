@@ -1,0 +1,148 @@
+"""A galaxy's image file becomes a colour PIL image, or one reason why it can not."""
+
+import errno
+import io
+import os
+import stat
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from beam_zoo.errors import one_line
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded (an 8,000 x 8,000 px image takes 192 MB)."""
+
+MAX_FILE_BYTES = 1 << 30
+
+# Our own limit is below the one at which Pillow warns: we refuse those images, with a reason.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class ImageError(Exception):
+    """A galaxy without a usable image.
+
+    Attributes:
+        may_pass: whether a later try may succeed: the file is missing or unreadable, not broken.
+    """
+
+    def __init__(self, reason: str, *, may_pass: bool) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass
+
+
+def image_path(file_loc: str, image_root: str) -> str:
+    """The path of an image: `file_loc` itself where it is absolute or remote, else below `image_root`."""
+    if "://" in file_loc:
+        return file_loc
+    if "://" in image_root:
+        return f"{image_root.rstrip('/')}/{file_loc}"
+    return os.path.join(image_root, file_loc)
+
+
+def load_image(path: str) -> Image.Image:
+    """Read and decode one JPEG or PNG file.
+
+    Greyscale, 16-bit, CMYK and palette images are converted to 8-bit RGB; transparent pixels are laid
+    over black, as the sky is. EXIF orientation is ignored, as galaxy_datasets does.
+
+    Args:
+        path: a local path, or a remote one that Beam's filesystems read.
+
+    Returns:
+        A PIL image of mode RGB, any size up to `MAX_PIXELS`.
+
+    Raises:
+        ImageError: with the reason, if there is no such image.
+    """
+    return decode(read_bytes(path))
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        ImageError: it is missing, unreadable, not a regular file, empty or too large.
+    """
+    if "://" in path:
+        return _read_remote(path)
+    try:
+        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{path} is {_kind(status.st_mode)}, not a file", may_pass=False)
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(f"{path} is larger than 1 GiB", may_pass=False)
+            data = file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) == errno.ENXIO:
+            raise ImageError(f"{path} is a socket or a device, not a file", may_pass=False) from None
+        raise ImageError(f"cannot read {path}: {reason}", may_pass=True) from None
+    if not data:
+        raise ImageError(f"{path} is empty", may_pass=False)
+    return data
+
+
+def _read_remote(path: str) -> bytes:
+    from apache_beam.io.filesystems import FileSystems
+
+    try:
+        with FileSystems.open(path) as file:
+            data = file.read()
+    except Exception as error:
+        raise ImageError(f"cannot read {path}: {one_line(error)}", may_pass=True) from None
+    if not data:
+        raise ImageError(f"{path} is empty", may_pass=False)
+    return data
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    return "a named pipe" if stat.S_ISFIFO(mode) else "a device"
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode the bytes of a JPEG or PNG file to 8-bit RGB; see `load_image`."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                f"{width} x {height} px is more than the limit of {MAX_PIXELS:,} pixels",
+                may_pass=False,
+            )
+        image.load()
+        return to_rgb(image)
+    except UnidentifiedImageError:
+        raise ImageError("neither a JPEG nor a PNG image", may_pass=False) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(one_line(error), may_pass=False) from None
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... on broken files.
+        raise ImageError(f"broken image: {one_line(error)}", may_pass=False) from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode that JPEG and PNG have, as 8-bit RGB."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        black = Image.new("RGBA", colour.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, colour).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255 instead of scaling 65535 to 255.
+    counts = np.asarray(image).astype(np.float64)
+    if counts.min() < 0 or counts.max() > 65535:
+        raise ImageError("more than 16 bits a pixel", may_pass=False)
+    return Image.fromarray(np.rint(counts / 257).astype(np.uint8), "L").convert("RGB")

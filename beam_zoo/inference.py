@@ -1,0 +1,235 @@
+"""The ModelHandler: one checkpoint of the ensemble adds its samples, or its features, to a batch."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from apache_beam.ml.inference.base import ModelHandler
+from torch import nn
+
+from beam_zoo import checkpoints, progress, randomness
+from beam_zoo.errors import UserError
+from beam_zoo.load import view_task
+from beam_zoo.members import Member
+from beam_zoo.records import Batch
+from beam_zoo.run import Run
+from beam_zoo.views import View
+
+PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def usable_device(device: str, precision: str) -> str:
+    """`cpu` or `cuda`, whichever `device` (auto, cpu or cuda) means on this machine.
+
+    Raises:
+        UserError: a GPU is asked for and cannot be used, or the precision needs one.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        try:
+            torch.zeros(1, device="cuda")
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--device=cuda, but this machine has no usable GPU ({reason})") from None
+    if precision == "tf32" and device != "cuda":
+        raise UserError("--precision=tf32 is a mode of NVIDIA GPUs: use fp32 or bf16 on a CPU")
+    return device
+
+
+class MemberModel(nn.Module):
+    """A member ready to predict: its encoder, and its head applied once per pass.
+
+    Dropout at test time is drawn here instead of in the head, from keys of (seed, galaxy, member, pass). The
+    head itself always runs in float32: a Dirichlet head underflows in float16.
+
+    Args:
+        member: the member.
+        model: zoobot's own model with the checkpoint's weights.
+        run: the run.
+    """
+
+    def __init__(self, member: Member, model: nn.Module, run: Run) -> None:
+        super().__init__()
+        self.member, self.run = member, run
+        self.encoder: nn.Module = model.encoder
+        self.head: nn.Module | None = getattr(model, "head", None)
+        self.view = View(member.view)
+        self.task = view_task(member, run.plan).name
+        self.images_at_once = run.batch_size
+
+    def encode(self, pixels: np.ndarray) -> torch.Tensor:
+        """Features of images.
+
+        Args:
+            pixels: uint8, shape (galaxy, view, channel, height, width).
+
+        Returns:
+            float32, shape (galaxy, view, feature), on the device.
+        """
+        images = torch.from_numpy(pixels).flatten(0, 1)
+        features: list[torch.Tensor] = []
+        start = 0
+        while start < len(images):
+            try:
+                features.append(self._encode(images[start : start + self.images_at_once]))
+                start += self.images_at_once
+            except torch.OutOfMemoryError:
+                self._halve()
+        return torch.cat(features).unflatten(0, pixels.shape[:2])
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.view.to_float(images.to(self.run.device, non_blocking=True))
+        dtype = PRECISIONS[self.run.plan.precision]
+        half = torch.autocast(self.run.device, dtype) if dtype is not None else contextlib.nullcontext()
+        with half:
+            return self.encoder(x).float()
+
+    def _halve(self) -> None:
+        """After the device ran out of memory."""
+        if self.images_at_once == 1:
+            raise UserError(
+                f"member {self.member.name}: one image does not fit into the memory of the device"
+            )
+        self.images_at_once = max(1, self.images_at_once // 2)
+        torch.cuda.empty_cache()
+        logging.warning(
+            "member %s: out of memory on the device; going on with %d images at a time",
+            self.member.name,
+            self.images_at_once,
+        )
+
+    def samples(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
+        """What zoobot's predict_step returns, for every pass.
+
+        Args:
+            features: float32, shape (galaxy, view, feature); one view for all passes, or one a pass.
+            galaxy_keys: uint64, shape (galaxy,).
+
+        Returns:
+            float32, shape (galaxy, pass, output).
+        """
+        plan = self.run.plan
+        if self.member.dropout_rate:
+            keys = randomness.draw_keys(
+                galaxy_keys,
+                seed=plan.seed,
+                member=self.member.name,
+                purpose="dropout",
+                passes=plan.pass_numbers,
+            )
+            rate = self.member.dropout_rate
+            features = features * randomness.keep_masks(keys, features.shape[-1], rate, features.device)
+        out = self._after_dropout(features)
+        # Passes that would be identical were run once.
+        return out.expand(-1, plan.passes, -1)
+
+    def _after_dropout(self, x: torch.Tensor) -> torch.Tensor:
+        """zoobot's head without its dropout; a last activation where predict_step applies one."""
+        head: Any = self.head
+        if self.member.kind == "tree":
+            return head[1](x)
+        x = head.linear(x)
+        if self.member.kind == "classifier":
+            return torch.softmax(x, dim=-1)
+        return x if head.activation is None else head.activation(x)
+
+
+class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
+    """RunInference's handler of one member: a batch in, the same batch with this member's outputs out.
+
+    Args:
+        member: the member.
+        run: the run.
+    """
+
+    def __init__(self, member: Member, run: Run) -> None:
+        super().__init__()
+        self._member, self._run = member, run
+
+    def load_model(self) -> MemberModel:
+        """Verify the checkpoint against the plan, and load it.
+
+        Raises:
+            UserError: no usable GPU, or other bytes than at planning.
+        """
+        member, run = self._member, self._run
+        set_up_torch(run)
+        path = run.checkpoint_path(member)
+        data = checkpoints.read_file(path)
+        if (found := checkpoints.sha256(data)) != member.sha256:
+            raise UserError(
+                f"member {member.name}: {path} has changed since the run was planned "
+                f"(SHA-256 {found[:12]}..., planned {member.sha256[:12]}...)"
+            )
+        content = checkpoints.parse(data, path, trust=member.trust_checkpoint)
+        model = checkpoints.build(
+            member.zoobot_class,
+            content,
+            member.architecture,
+            member.architecture_kwargs,
+            greyscale=member.greyscale,
+            path=path,
+        )
+        return MemberModel(member, model.to(run.device), run)
+
+    def run_inference(
+        self, batch: Batch | Sequence[Batch], model: MemberModel, inference_args: dict[str, Any] | None = None
+    ) -> Iterable[Batch]:
+        """Add this member's outputs to a batch: (galaxy, pass, output), or (galaxy, feature) to represent."""
+        assert isinstance(batch, Batch)
+        plan = self._run.plan
+        with torch.inference_mode():
+            out = self._outputs(batch, model)
+        progress.add(self._run.progress, inferred=len(batch) / len(plan.members))
+        return [dataclasses.replace(batch, outputs={**batch.outputs, self._member.name: out})]
+
+    def _outputs(self, batch: Batch, model: MemberModel) -> np.ndarray:
+        plan = self._run.plan
+        if plan.command == "represent":
+            if not len(batch):
+                return np.zeros((0, features_of(model)), np.float32)
+            # Distinct views have distinct features; their mean is the representation.
+            return model.encode(batch.pixels[model.task]).mean(1).cpu().numpy()
+        if not len(batch):
+            return np.zeros((0, plan.passes, len(plan.outputs)), np.float32)
+        features = model.encode(batch.pixels[model.task])
+        return model.samples(features, batch.galaxy_keys).cpu().numpy()
+
+    def should_skip_batching(self) -> bool:
+        """Elements are batches already."""
+        return True
+
+    def get_num_bytes(self, batch: Batch | Sequence[Batch]) -> int:
+        """Bytes of pixels: the default would pickle every batch to count."""
+        assert isinstance(batch, Batch)
+        return batch.nbytes
+
+    def get_metrics_namespace(self) -> str:
+        """Where Beam's metrics of this member stand."""
+        return f"beam_zoo.{self._member.name}"
+
+
+def features_of(model: MemberModel) -> int:
+    """Number of features of an encoder, asked of it with one blank image."""
+    blank = np.zeros((1, 1, *model.view.shape), np.uint8)
+    return int(model.encode(blank).shape[-1])
+
+
+def set_up_torch(run: Run) -> None:
+    """Make this process compute in the plan's precision, on the run's device.
+
+    Raises:
+        UserError: the device cannot be used.
+    """
+    usable_device(run.device, run.plan.precision)
+    tf32 = run.plan.precision == "tf32"
+    # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)

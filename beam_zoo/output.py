@@ -1,0 +1,79 @@
+"""The folder of an output: whose it is, what may be removed from it, and whether it can be written."""
+
+import os
+import re
+import shutil
+
+from beam_zoo.errors import UserError
+from beam_zoo.plan import FOLDER
+
+MANIFEST = "manifest.json"
+# Every file that this program writes, so that --overwrite removes nothing else.
+_OURS = re.compile(
+    r"(friendly|advanced|failures|samples|representations/[^/]+)/\.?part-\d+(_\d+)?\.parquet(\.[0-9a-f]{32})?"
+    r"|\.?manifest\.json(\.[0-9a-f]{32})?"
+    r"|_tables/\.?part-\d+\.json(\.[0-9a-f]{32})?|_retry/\d+"
+    rf"|({FOLDER}|\.plan-[0-9a-f]{{32}})/(\.?plan\.json(\.[0-9a-f]{{32}})?|(rows|\.?carried-[0-9a-f]+)/\d+\.parquet|members/[^/]+)"
+)
+
+
+def check(output: str, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be this program's output.
+
+    Raises:
+        UserError: it holds other things, or cannot be written.
+    """
+    if "://" in output:
+        raise UserError(f"output {output}: only local folders are written by this version")
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise UserError(f"output {output} is a file, not a folder")
+    if os.path.isdir(output):
+        if not is_output(output) and any(not _OURS.fullmatch(path) for path in _files(output)):
+            raise UserError(
+                f"output {output} is not empty and not an output of this program: choose another folder"
+            )
+        if overwrite and not is_output(output) and os.listdir(output):
+            raise UserError(f"output {output} has no plan of this program: --overwrite removes nothing there")
+    parent = output
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"output {output} cannot be written: {parent} is not a writable folder")
+
+
+def is_output(output: str) -> bool:
+    """Whether a folder has a plan of this program."""
+    return os.path.isfile(os.path.join(output, FOLDER, "plan.json"))
+
+
+def clear(output: str) -> None:
+    """Remove what this program wrote, and nothing else; the plan last, so that a stop half-way can be repeated."""
+    files = sorted(_files(output), key=lambda path: (path.startswith(FOLDER), path.endswith("plan.json")))
+    for path in files:
+        if _OURS.fullmatch(path):
+            os.unlink(os.path.join(output, path))
+    for folder, _, _ in os.walk(output, topdown=False):
+        if folder != output and not os.listdir(folder):
+            os.rmdir(folder)
+
+
+def _files(output: str) -> list[str]:
+    found = []
+    for folder, _, names in os.walk(output):
+        found += [os.path.relpath(os.path.join(folder, name), output) for name in names]
+    return found
+
+
+def remove_tables(output: str, folders: list[str]) -> None:
+    """Remove the manifest and what a table build left unfinished: from here to the new manifest there is none."""
+    manifest = os.path.join(output, MANIFEST)
+    if os.path.exists(manifest):
+        os.unlink(manifest)
+    reports = os.path.join(output, "_tables")
+    if os.path.isdir(reports):
+        shutil.rmtree(reports)
+    for folder in folders:
+        path = os.path.join(output, folder)
+        for name in os.listdir(path) if os.path.isdir(path) else []:
+            if folder == "failures" and _OURS.fullmatch(f"{folder}/{name}"):
+                os.unlink(os.path.join(path, name))

@@ -1,0 +1,294 @@
+"""Immutable parts: one file holds all there is to know about a snippet, and is never replaced.
+
+A part of samples has one row per (galaxy, member, pass), in the order of the catalogue, and the failures of
+its snippet in the file's metadata. A part of representations has one row per galaxy, and one such file per
+member. Galaxies whose failure passed get an added part: `part-0000012_1.parquet` beside `part-0000012.parquet`.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_zoo.errors import StorageFull, UserError, one_line
+from beam_zoo.plan import Plan, sync_folder
+from beam_zoo.records import Batch, Failure, PartRef, Snippet
+
+SAMPLES = "samples"
+REPRESENTATIONS = "representations"
+_METADATA = b"beam_zoo"
+_NAME = re.compile(r"part-(\d{7})(?:_(\d+))?\.parquet")
+
+
+def part_name(snippet: int, attempt: int = 0) -> str:
+    """File name of a snippet's part; names sort in the order of the catalogue."""
+    return f"part-{snippet:07d}{f'_{attempt}' if attempt else ''}.parquet"
+
+
+def folders(plan: Plan) -> list[str]:
+    """The folders, below the output, that hold a file for every stored snippet."""
+    if plan.command == "represent":
+        return [f"{REPRESENTATIONS}/{member.name}" for member in plan.members]
+    return [SAMPLES]
+
+
+def stored_parts(plan: Plan, output: str) -> dict[int, list[PartRef]]:
+    """Every snippet's stored parts, by listing the folders once.
+
+    Returns:
+        snippet number -> its parts, the added ones last. A snippet counts as stored when each of the
+        folders has its part.
+    """
+    names: set[str] | None = None
+    for folder in folders(plan):
+        try:
+            found = {entry.name for entry in os.scandir(os.path.join(output, folder))}
+        except FileNotFoundError:
+            found = set()
+        names = found if names is None else names & found
+    parts: dict[int, list[PartRef]] = {}
+    for name in names or ():
+        if match := _NAME.fullmatch(name):
+            parts.setdefault(int(match[1]), []).append(PartRef(int(match[1]), name))
+    for refs in parts.values():
+        refs.sort(key=lambda ref: _attempt(ref.name))
+    return parts
+
+
+def _attempt(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match[2] or 0) if match else 0
+
+
+def is_stored(plan: Plan, output: str, snippet: Snippet) -> bool:
+    """Whether the part of this snippet (and attempt) is there by now, perhaps from another job."""
+    name = part_name(snippet.number, snippet.attempt)
+    return all(os.path.exists(os.path.join(output, folder, name)) for folder in folders(plan))
+
+
+def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
+    """Store a whole snippet: its samples (or features) and failures, durable when this returns.
+
+    Args:
+        plan: the plan of the run.
+        output: folder of the output.
+        snippet: the snippet, or some of its galaxies that are tried again.
+        batches: all of its batches, in any order; together they hold each of its galaxies once.
+
+    Returns:
+        The part's reference, or None if galaxies were tried again and none succeeded.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+    """
+    galaxies = np.concatenate([batch.offsets for batch in batches])
+    order = np.argsort(galaxies, kind="stable")
+    failures = sorted((f for batch in batches for f in batch.failures), key=lambda f: f.offset)
+    found = sorted([*galaxies.tolist(), *(f.offset for f in failures)])
+    if found != sorted(snippet.offsets):
+        raise AssertionError(f"snippet {snippet.number}: batches hold other galaxies than the plan")
+    if snippet.attempt and not len(galaxies):
+        return None
+    outputs = {
+        member.name: np.concatenate([batch.outputs[member.name] for batch in batches])[order]
+        for member in plan.members
+    }
+    offsets = galaxies[order]
+    ids, _ = plan.read_rows(output, snippet)
+    chosen = pa.array([ids[offset] for offset in offsets], pa.string())
+    metadata = {
+        "fingerprint": plan.fingerprint,
+        "snippet": snippet.number,
+        "attempt": snippet.attempt,
+        "failures": [dataclasses.astuple(failure) for failure in failures],
+    }
+    name = part_name(snippet.number, snippet.attempt)
+    if plan.command == "represent":
+        carried = plan.read_carried(output, snippet.number) if plan.carried else None
+        tables = [_features_table(chosen, offsets, carried, outputs[m.name]) for m in plan.members]
+    else:
+        tables = [_samples_table(plan, chosen, outputs)]
+    if any(failure.may_pass for failure in failures):
+        _mark_for_retry(output, snippet.number)
+    for folder, table in zip(folders(plan), tables, strict=True):
+        table = table.replace_schema_metadata({_METADATA: json.dumps(metadata, ensure_ascii=False)})
+        publish(os.path.join(output, folder, name), to_parquet(table))
+    return PartRef(snippet.number, name)
+
+
+def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
+    """One row per (galaxy, member, pass), from a (galaxy, pass, answer) array of each member."""
+    members, passes, galaxies = len(outputs), plan.passes, len(ids)
+    stacked = np.stack([outputs[member.name] for member in plan.members], axis=1)
+    columns = np.ascontiguousarray(stacked.reshape(galaxies * members * passes, -1).T, np.float32)
+    each = np.repeat(np.arange(galaxies, dtype=np.int32), members * passes)
+    which = np.tile(np.repeat(np.arange(members, dtype=np.int32), passes), galaxies)
+    names = pa.array([member.name for member in plan.members], pa.string())
+    numbers = np.tile(np.array(plan.pass_numbers, np.int32), galaxies * members)
+    arrays = [ids.take(pa.array(each)), names.take(pa.array(which)), pa.array(numbers)]
+    arrays += [pa.array(column) for column in columns]
+    return pa.table(arrays, ["id_str", "member", "pass", *plan.outputs])
+
+
+def _features_table(
+    ids: pa.Array, offsets: np.ndarray, carried: pa.Table | None, features: np.ndarray
+) -> pa.Table:
+    """One row per galaxy, from a (galaxy, feature) array."""
+    table = pa.table({"id_str": ids})
+    if carried is not None:
+        chosen = carried.take(pa.array(offsets))
+        for field in chosen.schema:
+            table = table.append_column(field, chosen.column(field.name))
+    values = pa.array(np.ascontiguousarray(features, np.float32).reshape(-1))
+    return table.append_column("feature", pa.FixedSizeListArray.from_arrays(values, features.shape[1]))
+
+
+def to_parquet(table: pa.Table, compression: str = "none") -> pa.Buffer:
+    """A table as the bytes of a Parquet file, with a checksum in every page; the same bytes for the same table."""
+    few = [f.name for f in table.schema if not (pa.types.is_floating(f.type) or pa.types.is_nested(f.type))]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=max(1, table.num_rows),
+        compression=compression,
+        use_dictionary=few,
+        write_statistics=False,
+        write_page_checksum=True,
+    )
+    return sink.getvalue()
+
+
+def publish(path: str, data: Any, *, replace: bool = False) -> bool:
+    """Give a file its name when its bytes are safe on disk: whole, or not at all.
+
+    Args:
+        path: the final name.
+        data: the file's bytes.
+        replace: for tables, which are views of the samples and may be built anew.
+
+    Returns:
+        Whether it was this call that wrote it: of two writers of a part the first wins.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: the folder cannot be written.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(temporary, path)
+            else:
+                os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        sync_folder(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no space left for {path}: make room and run the same command again; what is stored is kept"
+            ) from None
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part that was read and believed.
+
+    Attributes:
+        table: its rows.
+        offsets: row within the snippet of every predicted galaxy, shape (galaxy,).
+        failures: the galaxies that it has no samples of.
+        sha256: of the file.
+    """
+
+    table: pa.Table
+    offsets: np.ndarray
+    failures: list[Failure]
+    sha256: str
+
+
+def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
+    """Read a stored part and check all that makes it believable.
+
+    Raises:
+        UserError: it is missing, damaged, of another run, or incomplete.
+    """
+    path = os.path.join(output, folder, ref.name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        metadata = json.loads((table.schema.metadata or {})[_METADATA])
+        failures = [Failure(*failure) for failure in metadata["failures"]]
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again"
+        ) from None
+    if metadata["fingerprint"] != plan.fingerprint or metadata["snippet"] != ref.snippet:
+        raise UserError(f"{path} belongs to another run: remove it and run the same command again")
+    per_galaxy = 1 if plan.command == "represent" else len(plan.members) * plan.passes
+    snippet = plan.snippet(ref.snippet)
+    failed = {failure.offset for failure in failures}
+    if metadata["attempt"]:
+        offsets = _offsets_by_id(plan, output, snippet, table.column("id_str").to_pylist()[::per_galaxy])
+    else:
+        offsets = np.array([o for o in snippet.offsets if o not in failed], np.int64)
+    if len(offsets) * per_galaxy != table.num_rows:
+        raise UserError(
+            f"{path} has {table.num_rows} rows and should have {len(offsets) * per_galaxy}: delete it and run again"
+        )
+    return Part(table, offsets, failures, hashlib.sha256(data).hexdigest())
+
+
+def _offsets_by_id(plan: Plan, output: str, snippet: Snippet, ids: list[str]) -> np.ndarray:
+    where = {galaxy: offset for offset, galaxy in enumerate(plan.read_rows(output, snippet)[0])}
+    return np.array([where[galaxy] for galaxy in ids], np.int64)
+
+
+# A snippet with failures that may pass leaves a mark, so that a later run need not read every part to find it.
+
+
+def _retry_folder(output: str) -> str:
+    return os.path.join(output, "_retry")
+
+
+def _mark_for_retry(output: str, snippet: int) -> None:
+    os.makedirs(_retry_folder(output), exist_ok=True)
+    with open(os.path.join(_retry_folder(output), f"{snippet:07d}"), "w"):
+        pass
+
+
+def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterable[Snippet]:
+    """Snippets of which some galaxies failed for a reason that may pass, with just those galaxies."""
+    folder = _retry_folder(output)
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        refs = stored.get(int(name)) if name.isdecimal() else None
+        if not refs:
+            continue
+        parts = [read_part(plan, output, folders(plan)[0], ref) for ref in refs]
+        waiting = {f.offset for part in parts for f in part.failures if f.may_pass}
+        waiting -= {int(offset) for part in parts for offset in part.offsets}
+        if waiting:
+            attempt = _attempt(refs[-1].name) + 1
+            yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)

@@ -1,0 +1,333 @@
+"""The plan of a run, below `OUT/_plan`: what is to be predicted, made once, then only read.
+
+`rows/` holds the catalogue's rows as Parquet, one file per table part and one row group per snippet, so
+that a worker reads just the rows of its snippet. The columns carried into the tables lie beside them
+in a folder of their own, because other carried columns change no sample.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_zoo.catalogue import ID, LOCATION
+from beam_zoo.errors import UserError
+from beam_zoo.members import Member, from_json, to_json
+from beam_zoo.records import Snippet
+
+FOLDER = "_plan"
+FORMAT = 1
+TABLE_ROWS = 16_384
+"""A table part holds whole snippets, and about this many rows: 9 MB of the advanced table of 34 answers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run predicts. Everything in it that can move a number is part of `fingerprint`.
+
+    Attributes:
+        command: `predict` or `represent`.
+        rows: number of the catalogue's rows.
+        catalogue: `location`, `files` (path, size, time), `limit`, and `sha256` of ids and locations.
+        image_root: where relative image paths started when the plan was made.
+        snippet_size: rows of a snippet.
+        members: the ensemble, in the order of the command line.
+        first_pass, passes: numbers of the passes are range(first_pass, first_pass + passes).
+        seed: of all random draws.
+        precision: of the encoder.
+        carried: names of the columns carried into the tables.
+    """
+
+    command: str
+    rows: int
+    catalogue: dict[str, Any]
+    image_root: str
+    snippet_size: int
+    members: tuple[Member, ...]
+    first_pass: int
+    passes: int
+    seed: int
+    precision: str
+    carried: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Kind of all members: `tree`, `classifier`, `regressor`, or `encoder` for features."""
+        return "encoder" if self.command == "represent" else self.members[0].kind
+
+    @property
+    def pass_numbers(self) -> range:
+        """Numbers of the passes."""
+        return range(self.first_pass, self.first_pass + self.passes)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the answers, of the classes or of the value."""
+        return self.members[0].outputs
+
+    @property
+    def snippets(self) -> int:
+        """Number of snippets."""
+        return -(-self.rows // self.snippet_size)
+
+    @property
+    def snippets_per_table(self) -> int:
+        """Number of snippets in a table part."""
+        return max(1, TABLE_ROWS // self.snippet_size)
+
+    @property
+    def table_parts(self) -> int:
+        """Number of table parts."""
+        return -(-self.snippets // self.snippets_per_table)
+
+    def snippet(self, number: int) -> Snippet:
+        """The snippet of this number."""
+        start = number * self.snippet_size
+        return Snippet(number, start, min(self.rows, start + self.snippet_size))
+
+    def table_part(self, snippet: int) -> int:
+        """The table part that a snippet belongs to."""
+        return snippet // self.snippets_per_table
+
+    def table_rows(self, part: int) -> range:
+        """Catalogue rows of a table part."""
+        size = self.snippets_per_table * self.snippet_size
+        return range(part * size, min(self.rows, (part + 1) * size))
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that can move a number, by the name that an error line gives it."""
+        return {
+            "command": self.command,
+            "catalogue": self.catalogue["sha256"],
+            "limit": self.catalogue["limit"],
+            "snippet_size": self.snippet_size,
+            "first_pass": self.first_pass,
+            "passes": self.passes,
+            "seed": self.seed,
+            "precision": self.precision,
+            # Representations are stored with their carried columns: there is no later table to put them in.
+            "carry": list(self.carried) if self.command == "represent" else [],
+            "members": {member.name: member.identity() for member in self.members},
+            "order": [member.name for member in self.members],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the settings: parts of another fingerprint are not parts of this run."""
+        canonical = json.dumps({"format": FORMAT, **self.settings()}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def carried_folder(self, output: str) -> str:
+        """Where the carried columns of this plan are."""
+        digest = hashlib.sha256(json.dumps(list(self.carried)).encode()).hexdigest()[:12]
+        return os.path.join(output, FOLDER, f"carried-{digest}")
+
+    def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str]]:
+        """Ids and image locations of a snippet's galaxies, in order."""
+        table = _read_group(os.path.join(output, FOLDER, "rows"), self, snippet.number)
+        return table.column(ID).to_pylist(), table.column(LOCATION).to_pylist()
+
+    def read_carried(self, output: str, snippet: int) -> pa.Table:
+        """The carried columns of a snippet's galaxies, in order."""
+        return _read_group(self.carried_folder(output), self, snippet)
+
+    def read_table_rows(self, output: str, part: int) -> pa.Table:
+        """`id_str`, `file_loc` and the carried columns of a table part's galaxies, in order."""
+        rows = pq.read_table(_file(os.path.join(output, FOLDER, "rows"), part))
+        if self.carried:
+            carried = pq.read_table(_file(self.carried_folder(output), part))
+            for name in self.carried:
+                rows = rows.append_column(carried.schema.field(name), carried.column(name))
+        return rows
+
+    def carried_schema(self, output: str) -> pa.Schema:
+        """Arrow fields of the carried columns."""
+        if not self.carried:
+            return pa.schema([])
+        return pq.read_schema(_file(self.carried_folder(output), 0))
+
+
+def _file(folder: str, part: int) -> str:
+    return os.path.join(folder, f"{part:06d}.parquet")
+
+
+def _read_group(folder: str, plan: Plan, snippet: int) -> pa.Table:
+    part, group = divmod(snippet, plan.snippets_per_table)
+    with pq.ParquetFile(_file(folder, part)) as file:
+        return file.read_row_group(group)
+
+
+class RowWriter:
+    """Writes rows as the plan lays them out: a file a table part, a row group a snippet."""
+
+    def __init__(self, folder: str, plan: Plan, columns: Iterable[str]) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self._folder, self._plan, self._columns = folder, plan, list(columns)
+        self._pending: list[pa.RecordBatch] = []
+        self._waiting = 0
+        self._snippets = 0
+        self._file: pq.ParquetWriter | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows."""
+        self._pending.append(batch.select(self._columns))
+        self._waiting += len(batch)
+        if self._waiting >= self._plan.snippet_size:
+            self._write(self._waiting - self._waiting % self._plan.snippet_size)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._waiting:
+            self._write(self._waiting)
+        if self._file:
+            self._file.close()
+
+    def _write(self, rows: int) -> None:
+        table = pa.Table.from_batches(self._pending)
+        for start in range(0, rows, self._plan.snippet_size):
+            part, group = divmod(self._snippets, self._plan.snippets_per_table)
+            if group == 0:
+                if self._file:
+                    self._file.close()
+                self._file = pq.ParquetWriter(_file(self._folder, part), table.schema, compression="zstd")
+            assert self._file is not None
+            snippet = table.slice(start, min(self._plan.snippet_size, rows - start))
+            self._file.write_table(snippet, row_group_size=self._plan.snippet_size)
+            self._snippets += 1
+        self._pending = table.slice(rows).to_batches()
+        self._waiting -= rows
+
+
+def read(output: str) -> Plan | None:
+    """The plan of an output, or None if it has none.
+
+    Raises:
+        UserError: it is of another version of this program, or damaged.
+    """
+    path = os.path.join(output, FOLDER, "plan.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the plan {path}: {error}") from None
+    if content.pop("format", None) != FORMAT:
+        raise UserError(f"{path} was made by another version of this program: use that, or another --output")
+    members = tuple(from_json(member) for member in content.pop("members"))
+    return Plan(**{**content, "members": members, "carried": tuple(content["carried"])})
+
+
+def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: dict[str, str]) -> None:
+    """Publish a plan: whole, or not at all. If another job publishes one first, that one stays.
+
+    Args:
+        plan: the plan.
+        output: folder of the output; made if absent.
+        batches: all rows of the catalogue, with the carried columns.
+        staged: path below the output -> the local file of which a copy is to lie there.
+    """
+    os.makedirs(output, exist_ok=True)
+    building = os.path.join(output, f".plan-{uuid.uuid4().hex}")
+    try:
+        writers = [RowWriter(os.path.join(building, "rows"), plan, (ID, LOCATION))]
+        if plan.carried:
+            folder = os.path.basename(plan.carried_folder(output))
+            writers.append(RowWriter(os.path.join(building, folder), plan, plan.carried))
+        for batch in batches:
+            for writer in writers:
+                writer.add(batch)
+        for writer in writers:
+            writer.close()
+        for path, source in staged.items():
+            copy = os.path.join(building, os.path.relpath(path, FOLDER))
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            shutil.copyfile(source, copy)
+        write_json(os.path.join(building, "plan.json"), _content(plan))
+        sync_folder(building)
+        try:
+            # A folder is renamed only onto an empty one: of two jobs that start at once the first wins.
+            os.rename(building, os.path.join(output, FOLDER))
+        except OSError:
+            if not os.path.isdir(os.path.join(output, FOLDER)):
+                raise
+        sync_folder(output)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) -> None:
+    """Put a plan with the same fingerprint in the place of the old one; `batches` if other columns are carried."""
+    if batches is not None and plan.carried and not os.path.isdir(plan.carried_folder(output)):
+        building = os.path.join(output, FOLDER, f".carried-{uuid.uuid4().hex}")
+        writer = RowWriter(building, plan, plan.carried)
+        for batch in batches:
+            writer.add(batch)
+        writer.close()
+        try:
+            os.rename(building, plan.carried_folder(output))
+        except OSError:
+            if not os.path.isdir(plan.carried_folder(output)):
+                raise
+            shutil.rmtree(building)
+    write_json(os.path.join(output, FOLDER, "plan.json"), _content(plan))
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    members = [to_json(member) for member in plan.members]
+    fields = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
+    return {"format": FORMAT, **fields, "carried": list(plan.carried), "members": members}
+
+
+def write_json(path: str, content: dict[str, Any]) -> None:
+    """Write a JSON file that is whole whenever it is there."""
+    temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def sync_folder(folder: str) -> None:
+    """Make names that were added to a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def differences(old: Plan, new: Plan) -> list[str]:
+    """The settings in which two plans differ, as phrases for an error line."""
+    before, after = old.settings(), new.settings()
+    found = []
+    for name in before:
+        if before[name] == after[name] or name in ("members", "order"):
+            continue
+        if name == "catalogue":
+            if before["limit"] == after["limit"]:
+                found.append("catalogue (its ids, image paths or rows)")
+        else:
+            found.append(f"{name} ({_short(before[name])} there, {_short(after[name])} now)")
+    ours, theirs = before["members"], after["members"]
+    for name in sorted({*ours, *theirs}):
+        if name not in theirs or name not in ours:
+            found.append(f"members ({name} is {'there' if name in ours else 'now'} only)")
+        else:
+            changed = [key for key in ours[name] if ours[name][key] != theirs[name].get(key)]
+            found += [f"{key} of member {name}" for key in changed]
+    if set(ours) == set(theirs) and before["order"] != after["order"]:
+        found.append("the order of the members")
+    return found
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None or value == [] else str(value)

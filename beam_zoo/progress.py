@@ -1,0 +1,125 @@
+"""How far a run is: every worker process of this machine keeps a small file, and the driver adds them up."""
+
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import threading
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_RECORD = struct.Struct("<dd")
+_LOCK = threading.Lock()
+_files: dict[tuple[int, str], "_WorkerFile"] = {}
+
+BAR_SECONDS = 0.5
+LINE_SECONDS = 30.0
+
+
+class _WorkerFile:
+    def __init__(self, folder: str) -> None:
+        handle, _ = tempfile.mkstemp(dir=folder)
+        self._handle = handle
+        self._inferred = self._failed = 0.0
+
+    def add(self, inferred: float, failed: float) -> None:
+        self._inferred += inferred
+        self._failed += failed
+        os.pwrite(self._handle, _RECORD.pack(self._inferred, self._failed), 0)
+
+
+def add(folder: str | None, *, inferred: float = 0.0, failed: float = 0.0) -> None:
+    """Called by workers after every batch and member.
+
+    Args:
+        folder: of the run's progress files, or None to do nothing.
+        inferred: galaxies; a galaxy that one of M members has done counts 1 / M.
+        failed: galaxies that failed.
+    """
+    if folder is None:
+        return
+    with _LOCK:
+        key = (os.getpid(), folder)
+        try:
+            if key not in _files:
+                _files[key] = _WorkerFile(folder)
+            _files[key].add(inferred, failed)
+        except OSError:
+            pass  # Progress is not worth a run: the driver may be gone, and its folder with it.
+
+
+class Progress:
+    """A live bar on a terminal, plain lines in a log.
+
+    Args:
+        total: galaxies to predict.
+        label: what is being done.
+    """
+
+    def __init__(self, total: int, label: str) -> None:
+        self.folder = tempfile.mkdtemp(prefix="beam-zoo-progress-")
+        self._total, self._label = total, label
+        self._stop = threading.Event()
+        self._start = time.monotonic()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def read(self) -> tuple[float, int]:
+        """Galaxies done (predicted or failed), and failed."""
+        inferred = failed = 0.0
+        for entry in os.scandir(self.folder):
+            with open(entry.path, "rb") as file:
+                record = file.read(_RECORD.size)
+            if len(record) == _RECORD.size:
+                add_inferred, add_failed = _RECORD.unpack(record)
+                inferred, failed = inferred + add_inferred, failed + add_failed
+        return inferred + failed, int(failed)
+
+    def _show(self) -> None:
+        if sys.stderr.isatty():
+            self._show_bar()
+        else:
+            self._show_lines()
+
+    def _show_bar(self) -> None:
+        with tqdm(
+            total=self._total, desc=self._label, unit=" galaxies", dynamic_ncols=True, smoothing=0.1
+        ) as bar:
+            ended = False
+            while not ended:
+                ended = self._stop.wait(BAR_SECONDS)
+                done, failed = self.read()
+                bar.set_postfix_str(f"{failed} failed", refresh=False)
+                bar.update(int(done) - bar.n)
+                bar.refresh()
+
+    def _show_lines(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._stop.wait(LINE_SECONDS)
+            done, failed = self.read()
+            seconds = time.monotonic() - self._start
+            rate = done / seconds
+            left = (
+                f"{(self._total - done) / rate:.0f} s left"
+                if rate > 0 and not ended
+                else f"after {seconds:.0f} s"
+            )
+            print(
+                f"{self._label}: {int(done):,} of {self._total:,} galaxies, {rate:.1f} galaxies/s, {left}, {failed} failed",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,87 @@
+"""The few records that travel between the steps of the pipeline."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Snippet:
+    """An ordered slice of the catalogue: the unit of resume and of one part file.
+
+    Attributes:
+        number: position in the catalogue, from 0.
+        start, stop: the catalogue rows [start, stop) that it holds.
+        only: offsets within the snippet to predict again, or None for the whole snippet.
+        attempt: which added part holds the galaxies of `only` (0 for the whole snippet).
+    """
+
+    number: int
+    start: int
+    stop: int
+    only: tuple[int, ...] | None = None
+    attempt: int = 0
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Offsets within the snippet of the galaxies to predict."""
+        return tuple(range(self.stop - self.start)) if self.only is None else self.only
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A galaxy that has no prediction, and why.
+
+    Attributes:
+        offset: its row within the snippet.
+        stage: the step that failed: `image`, `view` or `inference`.
+        error: the reason, on one line.
+        may_pass: whether the same command may succeed later (a missing or unreadable file).
+    """
+
+    offset: int
+    stage: str
+    error: str
+    may_pass: bool
+
+
+@dataclasses.dataclass
+class Batch:
+    """Galaxies of one snippet that go through the members together, and those that failed on the way.
+
+    Attributes:
+        snippet: the snippet that they belong to.
+        offsets: row within the snippet of every galaxy, shape (galaxy,).
+        galaxy_keys: 64-bit key of every galaxy's id, uint64, shape (galaxy,); random draws start there.
+        pixels: per view task, uint8 of shape (galaxy, view, channel, height, width).
+        outputs: per member, float32 of shape (galaxy, pass, answer), or (galaxy, feature).
+        failures: the galaxies of this batch that are not among `offsets` any more.
+    """
+
+    snippet: Snippet
+    offsets: np.ndarray
+    galaxy_keys: np.ndarray
+    pixels: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    failures: list[Failure]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels that the batch holds."""
+        return sum(array.nbytes for array in self.pixels.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRef:
+    """Where a stored snippet is: all that travels on after its samples have been written.
+
+    Attributes:
+        snippet: the snippet's number.
+        name: file name of the part within its folder.
+    """
+
+    snippet: int
+    name: str

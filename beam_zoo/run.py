@@ -1,0 +1,36 @@
+"""What every step of a run knows."""
+
+import dataclasses
+import os
+
+from beam_zoo.members import Member
+from beam_zoo.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A plan and how it is carried out here: nothing in it but the plan moves a number.
+
+    Attributes:
+        plan: what is predicted.
+        output: folder of the output, absolute.
+        image_root: where relative image paths start.
+        batch_size: galaxies that go through the members together, and images of one forward pass.
+        device: `cpu` or `cuda`.
+        threads: torch's threads of a worker process, or None for torch's own choice.
+        progress: folder of the workers' progress files, or None.
+    """
+
+    plan: Plan
+    output: str
+    image_root: str
+    batch_size: int
+    device: str
+    threads: int | None = None
+    progress: str | None = None
+
+    def checkpoint_path(self, member: Member) -> str:
+        """Where a member's checkpoint is: staged below the output, or where its YAML says."""
+        if "://" in member.path or os.path.isabs(member.path):
+            return member.path
+        return os.path.join(self.output, member.path)

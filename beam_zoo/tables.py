@@ -1,0 +1,179 @@
+"""The tables of an output: their columns, and how a contiguous range of the catalogue becomes their part files."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_zoo import parts
+from beam_zoo import schema as schemas
+from beam_zoo.catalogue import ID, LOCATION
+from beam_zoo.plan import Plan, write_json
+from beam_zoo.records import Failure
+from beam_zoo.statistics import Tree, value_tables
+
+FRIENDLY, ADVANCED, FAILURES = "friendly", "advanced", "failures"
+REPORTS = "_tables"
+
+FAILURE_SCHEMA = pa.schema(
+    [
+        pa.field("id_str", pa.string()),
+        pa.field("file_loc", pa.string()),
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("may_pass", pa.bool_()),
+    ]
+)
+
+
+class Statistics:
+    """Which numbers the tables of a plan hold, and in which columns.
+
+    Attributes:
+        friendly: names of the friendly table's number columns.
+        advanced: names of the advanced table's number columns.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._tree: Tree | None = None
+        if plan.kind == "tree":
+            schema = plan.members[0].schema
+            assert schema is not None
+            self._tree = Tree(schemas.make_schema(schema["question_answer_pairs"], schema["dependencies"]))
+        self.friendly, self.advanced = column_names(plan.kind, plan.outputs)
+
+    def compute(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of both tables.
+
+        Args:
+            samples: shape (galaxy, sample, output).
+
+        Returns:
+            Friendly, shape (galaxy, column), and advanced, shape (galaxy, column); float32.
+        """
+        if self._tree is not None:
+            tree = self._tree.tables(samples)
+            columns = (tree.fraction, tree.lower, tree.upper, tree.asked)
+            return tree.masked_fraction, _side_by_side(columns)
+        values = value_tables(samples)
+        return values.mean, _side_by_side((values.mean, values.std, values.lower, values.upper))
+
+
+def column_names(kind: str, outputs: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Names of the number columns of the friendly and of the advanced table."""
+    if kind == "tree":
+        endings: tuple[str, ...] = ("_fraction", "_90pc-lower", "_90pc-upper", "_proportion-asked")
+    else:
+        stem = "_probability" if kind == "classifier" else ""
+        endings = (stem, f"{stem}_std", f"{stem}_90pc-lower", f"{stem}_90pc-upper")
+    names = list(outputs)
+    return [name + endings[0] for name in names], [name + ending for name in names for ending in endings]
+
+
+def _side_by_side(columns: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(galaxy, output) arrays, the columns of an output beside each other."""
+    return np.stack(columns, axis=-1).reshape(len(columns[0]), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some galaxies of one table part, summarised: what is grouped to write the part.
+
+    Attributes:
+        rows: catalogue rows, int64, shape (galaxy,).
+        ids: their ids, as the parts have them.
+        friendly, advanced: float32, shape (galaxy, column).
+        failures: (row, id, failure) of galaxies without a prediction.
+    """
+
+    rows: np.ndarray
+    ids: list[str]
+    friendly: np.ndarray
+    advanced: np.ndarray
+    failures: list[tuple[int, str, Failure]]
+
+
+def write_table_part(
+    plan: Plan, output: str, part: int, blocks: Iterable[Block], statistics: Statistics
+) -> dict[str, Any]:
+    """Write one part of each table: the same bytes whenever the same samples are stored.
+
+    Args:
+        plan: the plan of the run.
+        output: folder of the output.
+        part: number of the table part.
+        blocks: all of its galaxies, in any order.
+        statistics: the columns.
+
+    Returns:
+        The part's report, as it is also stored for the manifest: rows, failures and checksums.
+
+    Raises:
+        ValueError: the galaxies are not exactly those of the catalogue's rows of this part.
+    """
+    blocks = list(blocks)
+    rows = plan.table_rows(part)
+    table = plan.read_table_rows(output, part)
+    failures = sorted((f for block in blocks for f in block.failures), key=lambda f: f[0])
+    found = np.concatenate([*(block.rows for block in blocks), np.array([f[0] for f in failures], np.int64)])
+    if len(found) != len(rows) or not np.array_equal(np.sort(found), np.arange(rows.start, rows.stop)):
+        raise ValueError(f"table part {part} has {len(found)} of {len(rows)} galaxies, or another one's")
+    order = np.argsort(found[: len(found) - len(failures)])
+    chosen = table.take(pa.array(found[order] - rows.start))
+    ids = [galaxy for block in blocks for galaxy in block.ids]
+    if [ids[i] for i in order] != chosen.column(ID).to_pylist():
+        raise ValueError(f"table part {part}: samples have other ids than the plan")
+    files: dict[str, dict[str, Any]] = {}
+    if plan.command == "predict":
+        carried = chosen.drop_columns([LOCATION])
+        for folder, names in ((FRIENDLY, statistics.friendly), (ADVANCED, statistics.advanced)):
+            numbers = np.concatenate([getattr(block, folder) for block in blocks])[order]
+            files[folder] = _write(output, folder, part, _join(carried, names, numbers))
+    failed = _failures_table(table, rows, failures)
+    # One file says what the columns are even if nothing failed.
+    if len(failed) or part == 0:
+        files[FAILURES] = _write(output, FAILURES, part, failed)
+    report = {
+        "part": part,
+        "rows": len(rows),
+        "predicted": len(rows) - len(failures),
+        "failed": len(failures),
+        "files": files,
+    }
+    os.makedirs(os.path.join(output, REPORTS), exist_ok=True)
+    write_json(os.path.join(output, REPORTS, f"part-{part:06d}.json"), report)
+    return report
+
+
+def _join(carried: pa.Table, names: list[str], numbers: np.ndarray) -> pa.Table:
+    columns = np.ascontiguousarray(numbers.T)
+    arrays = [*carried.columns, *(pa.array(column) for column in columns)]
+    fields = [*carried.schema, *(pa.field(name, pa.float32()) for name in names)]
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _failures_table(table: pa.Table, rows: range, failures: list[tuple[int, str, Failure]]) -> pa.Table:
+    locations = table.column(LOCATION)
+    columns: list[list[Any]] = [[], [], [], [], []]
+    for row, galaxy, failure in failures:
+        location = locations[row - rows.start].as_py()
+        cells = (galaxy, location, failure.stage, failure.error, failure.may_pass)
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+    return pa.table(columns, schema=FAILURE_SCHEMA)
+
+
+def _write(output: str, folder: str, part: int, table: pa.Table) -> dict[str, Any]:
+    name = f"{folder}/part-{part:06d}.parquet"
+    data = parts.to_parquet(table, compression="snappy")
+    parts.publish(os.path.join(output, name), data, replace=True)
+    return {"name": name, "rows": table.num_rows, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def table_folders(plan: Plan) -> list[str]:
+    """Folders of the tables that are views of the parts."""
+    return [FRIENDLY, ADVANCED, FAILURES] if plan.command == "predict" else [FAILURES]

@@ -1,0 +1,137 @@
+"""The image transforms of galaxy_datasets, named as there, as one function from an image to pixels.
+
+A view ends in a conversion to float32 and an optional normalisation. Both are left to the device
+(`View.to_float`), so that images travel as uint8, a quarter of the bytes, with the same numbers.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from beam_zoo.errors import UserError, did_you_mean, one_line
+
+NAMES = ("default", "minimal", "fast")
+
+# galaxy_datasets' transforms draw from torch's global generator, which all threads of a process share.
+_GENERATOR = threading.Lock()
+
+
+def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]:
+    """Every setting of a view.
+
+    Args:
+        view: a name of galaxy_datasets, or a mapping of `base` (a name) and what differs from it.
+        greyscale: whether the member takes one channel instead of three.
+
+    Returns:
+        The complete settings, as plain values that JSON holds.
+
+    Raises:
+        UserError: an unknown name or setting, or settings that cannot make a view.
+    """
+    from galaxy_datasets import transforms
+    from omegaconf import OmegaConf
+
+    changes = dict(view) if isinstance(view, dict) else {"base": view}
+    base = changes.pop("base", None)
+    if base not in NAMES:
+        raise UserError(f"view: no base {base!r} in galaxy_datasets{did_you_mean(str(base), NAMES)}")
+    settings = OmegaConf.to_container(getattr(transforms, f"{base}_view_config")())
+    assert isinstance(settings, dict)
+    known = {*settings, "color_jitter", "elastic"}
+    for name, value in changes.items():
+        if name not in known:
+            raise UserError(f"view: no setting {name!r} in galaxy_datasets{did_you_mean(name, known)}")
+        settings[name] = value
+    if "greyscale" in changes and bool(changes["greyscale"]) != greyscale:
+        raise UserError("view: set greyscale in the member's YAML, not differently in its view")
+    settings["greyscale"] = greyscale
+    for name in ("flux_to_jpg_like_dynamic_range", "fixed_crop"):
+        if settings[name]:
+            raise UserError(f"view: {name} needs FITS images, and only JPEG and PNG are read")
+    if settings["pil_to_tensor"] is not True:
+        raise UserError("view: pil_to_tensor: false needs FITS images, and only JPEG and PNG are read")
+    View(settings)
+    return {str(name): value for name, value in settings.items()}
+
+
+class View:
+    """One view of galaxy_datasets.
+
+    Attributes:
+        random: whether two draws may differ.
+        shape: (channel, height, width) of its pixels.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        from galaxy_datasets import transforms
+        from omegaconf import DictConfig
+        from torchvision.transforms import v2
+
+        try:
+            steps = list(transforms.get_galaxy_transform(DictConfig(settings)).transforms)
+        except Exception as error:
+            raise UserError(f"view: galaxy_datasets refuses these settings: {one_line(error)}") from None
+        last = next(i for i, step in enumerate(steps) if isinstance(step, v2.ToDtype))
+        self._to_pixels = v2.Compose(steps[:last])
+        self._to_float = v2.Compose(steps[last:])
+        self.random = is_random(settings)
+        blank = Image.new("RGB", (424, 424))
+        try:
+            self.shape: tuple[int, int, int] = self.pixels(blank).shape
+            self.to_float(torch.zeros((1, *self.shape), dtype=torch.uint8))
+        except Exception as error:
+            raise UserError(f"view: galaxy_datasets cannot use these settings: {one_line(error)}") from None
+
+    def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
+        """The view of one image, before the conversion to float.
+
+        Args:
+            image: a PIL image of mode RGB.
+            key: where the random draws start: the result is that of galaxy_datasets' own transform
+                after `torch.manual_seed(key)`. None for a view without random draws.
+
+        Returns:
+            uint8, shape (channel, height, width).
+        """
+        if key is None:
+            return self._to_pixels(image).numpy()
+        with _GENERATOR:
+            torch.default_generator.manual_seed(key)
+            return self._to_pixels(image).numpy()
+
+    def to_float(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the encoder takes: float32 in [0, 1] (or normalised), on the device of `pixels`.
+
+        Args:
+            pixels: uint8, shape (image, channel, height, width).
+        """
+        return self._to_float(pixels)
+
+
+def is_random(settings: dict[str, Any]) -> bool:
+    """Whether two draws of a view may differ; unknown settings count as random."""
+    affine = settings["random_affine"]
+    if affine:
+        scale = affine.get("scale")
+        spread = [affine.get("degrees", 0), affine.get("translate"), affine.get("shear")]
+        if any(np.any(np.asarray(value, float) != 0) for value in spread if value is not None):
+            return True
+        if scale is not None and scale[0] != scale[1]:
+            return True
+    certain_flip = settings["flip_prob"] in (0, 1)
+    crop = not affine and not settings["random_perspective"] and settings["random_resized_crop"]
+    rotation = not affine and not settings["random_perspective"] and settings["rotation_prob"] > 0
+    return bool(
+        not certain_flip
+        or (not affine and settings["random_perspective"])
+        or crop
+        or rotation
+        or settings["color_jitter_prob"] > 0
+        or settings["erase_iterations"] > 0
+        or settings["posterize"]
+        or settings["elastic_prob"] > 0
+    )

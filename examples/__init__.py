@@ -1,0 +1,1 @@
+"""The demo: simulated galaxies, two small Zoobot models trained on them, and a mosaic."""

@@ -1,0 +1,60 @@
+"""The plan in words: what --dry_run prints, and what every run prints before it starts."""
+
+from beam_zoo.members import Member
+from beam_zoo.plan import Plan
+from beam_zoo.records import PartRef
+from pipelines.prepare import Prepared
+
+
+def describe(prepared: Prepared, stored: dict[int, list[PartRef]]) -> str:
+    """Snippets, members, passes, what is skipped and why, and the output's size.
+
+    Args:
+        prepared: the run.
+        stored: parts that the output has already.
+    """
+    plan = prepared.run.plan
+    done = sum(number in stored for number in prepared.snippets)
+    lines = [
+        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} snippets of {plan.snippet_size:,}, "
+        f"on {prepared.run.device} in {plan.precision}",
+        f"snippets: {len(prepared.snippets) - done:,} to do, {done:,} already stored",
+    ]
+    lines += [f"member {member.name}: {_passes(member, plan)}" for member in plan.members]
+    shared = len(plan.members) - len({str(member.view) for member in plan.members if not member.random_view})
+    if shared and not any(member.random_view for member in plan.members):
+        lines.append("views: members with the same view share it; every image is decoded once")
+    lines.append(f"output: about {_size(_bytes(plan))} in {prepared.run.output}")
+    return "\n".join(lines)
+
+
+def _passes(member: Member, plan: Plan) -> str:
+    encoder = plan.passes if member.random_view else 1
+    if plan.command == "represent":
+        why = "a random view per pass" if member.random_view else "the view is the same in every pass"
+        return f"{encoder} encoder passes per galaxy ({why}), their features averaged"
+    heads = plan.passes if member.passes_differ else 1
+    text = f"{encoder} encoder and {heads} head passes per galaxy for {plan.passes} passes"
+    if not member.passes_differ:
+        if plan.passes > 1:
+            text += ": all passes are identical (no dropout at test time, no random view), so one is run and stored for each"
+    elif not member.random_view:
+        text += ": dropout is in the head only and the view is the same, so the encoder runs once"
+    return text
+
+
+def _bytes(plan: Plan) -> float:
+    """Samples are float32 and stored uncompressed; table columns are float32."""
+    if plan.command == "represent":
+        return plan.rows * len(plan.members) * 4 * 1024
+    outputs = len(plan.outputs)
+    samples = plan.passes * len(plan.members) * (4 * outputs + 2)
+    return plan.rows * (samples + 5 * outputs * 4 + 60)
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

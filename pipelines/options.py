@@ -1,0 +1,267 @@
+"""The options of `predict` and `represent`: from the command line and from YAML files, checked, with their origin."""
+
+import argparse
+import dataclasses
+import glob
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from beam_zoo.errors import UserError, did_you_mean
+
+COMMAND_LINE, DEFAULT = "command line", "default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: without the dashes; the same in a YAML file.
+        kind: `text`, `path`, `integer`, `number` or `flag`.
+        default: its value where nothing is given.
+        many: whether it takes one or more values.
+        choices: all valid values, if they are few.
+        least: the smallest valid number.
+        help: what it does.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+
+
+OPTIONS = [
+    Option("catalogue", "path", None, "Parquet or CSV with id_str and file_loc: a file, a folder or a glob"),
+    Option("models", "path", None, "the members of the ensemble, a YAML file each", many=True),
+    Option("output", "path", None, "folder of the output; the same command goes on where a run stopped"),
+    Option("image_root", "path", None, "where relative image paths start (default: the catalogue's folder)"),
+    Option("passes", "integer", 5, "forward passes of each member", least=1),
+    Option("first_pass", "integer", 0, "number of the first pass", least=0),
+    Option("batch_size", "integer", 32, "galaxies that go through the members together", least=1),
+    Option("snippet_size", "integer", 1000, "galaxies of a snippet, the unit of resume", least=1),
+    Option("snippets", "text", None, "predict only snippets A:B (half-open), and build no tables"),
+    Option("carry", "text", (), "columns of the catalogue that the tables carry along", many=True),
+    Option("precision", "text", "fp32", "of the encoder", choices=("fp32", "tf32", "bf16", "fp16")),
+    Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
+    Option("seed", "integer", 0, "of all random draws", least=0),
+    Option("limit", "integer", None, "predict the first N rows of the catalogue only", least=1),
+    Option("max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0),
+    Option("overwrite", "flag", False, "remove what an earlier run wrote to the output, and start afresh"),
+    Option("allow_outside", "flag", False, "allow image paths that leave the image root"),
+    Option("dry_run", "flag", False, "do all checks, print the plan and write nothing"),
+    Option("print_config", "flag", False, "print every option and where it came from, and exit"),
+]
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """All options of a command.
+
+    Attributes:
+        values: name -> value.
+        origins: name -> `command line`, `default`, or the YAML file.
+        beam: Beam's own options, as command line flags.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    beam: list[str]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def describe(self) -> str:
+        """Every option, its value and its origin, a line each."""
+        rows = [(name, self.values[name], self.origins[name]) for name in self.values]
+        rows += [(flag.partition("=")[0].lstrip("-"), flag, self.origins[flag]) for flag in self.beam]
+        width = max(len(name) for name, _, _ in rows)
+        return "\n".join(f"{name:{width}}  {_shown(value)}  ({origin})" for name, value, origin in rows)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the options)")
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = _Parser(
+        prog=f"python -m pipelines.{command}",
+        description=description,
+        epilog="Any other option is one of Apache Beam, for example --runner or --direct_num_workers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="RUN.yaml",
+        help="YAML files that hold any of these options; later files win, the command line over all",
+    )
+    for option in OPTIONS:
+        note = f" (default {option.default})" if option.default not in (None, (), False) else ""
+        kwargs: dict[str, Any] = {"help": option.help + note, "default": argparse.SUPPRESS}
+        if option.kind == "flag":
+            kwargs |= {"action": argparse.BooleanOptionalAction}
+        else:
+            kwargs |= {"nargs": "+"} if option.many else {}
+            kwargs["metavar"] = "|".join(option.choices) or option.name.upper()
+        parser.add_argument(f"--{option.name}", **kwargs)
+    return parser
+
+
+def parse(
+    command: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+    check: Callable[[list[str]], None] | None = None,
+) -> Options:
+    """Read the command line and the YAML files that it names.
+
+    Args:
+        command: `predict` or `represent`.
+        description: for --help.
+        argv: the arguments, by default those of this process.
+        check: called with Beam's flags, to refuse unknown ones.
+
+    Raises:
+        UserError: an unknown option or a wrong value.
+    """
+    parser = make_parser(command, description)
+    known, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    given = vars(known)
+    files = given.pop("config")
+    values = {option.name: option.default for option in OPTIONS}
+    origins = dict.fromkeys(values, DEFAULT)
+    beam: dict[str, tuple[str, str]] = {}
+    for path in files:
+        for name, value in _read_config(path).items():
+            if name in BY_NAME:
+                values[name], origins[name] = _from_file(path, BY_NAME[name], value), path
+            else:
+                beam.update((key, (flag, path)) for key, flag in _beam_flags(name, value))
+    for name, value in given.items():
+        values[name], origins[name] = _from_command_line(BY_NAME[name], value), COMMAND_LINE
+    for flag in _joined(rest):
+        beam[_flag_key(flag, beam)] = (flag, COMMAND_LINE)
+    flags = [flag for flag, _ in beam.values()]
+    origins |= {flag: origin for flag, origin in beam.values()}
+    if check is not None:
+        check(flags)
+    return Options(values, origins, flags)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    from beam_zoo.members import load_yaml
+
+    content = load_yaml(path)
+    if "config" in content:
+        raise UserError(f"{path}: a config cannot name others: give them all after --config")
+    return content
+
+
+def _from_file(path: str, option: Option, value: Any) -> Any:
+    if value is None:
+        return option.default
+    if option.many:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_convert(option, _beside(path, option, item), path) for item in items)
+    return _convert(option, _beside(path, option, value), path)
+
+
+def _beside(path: str, option: Option, value: Any) -> Any:
+    """A relative path of a YAML file is relative to that file."""
+    if option.kind != "path" or not isinstance(value, str) or "://" in value:
+        return value
+    return os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(value)))
+
+
+def _from_command_line(option: Option, value: Any) -> Any:
+    if option.many:
+        return tuple(_convert(option, item, None) for item in value)
+    return _convert(option, value, None)
+
+
+def _convert(option: Option, value: Any, file: str | None) -> Any:
+    """A value of the option's kind; numbers are text on the command line and must be numbers in a file."""
+    where = f"{file}: {option.name}" if file else f"--{option.name}"
+    if option.kind == "flag":
+        if not isinstance(value, bool):
+            raise UserError(f"{where} must be true or false, not {value!r}")
+        return value
+    if option.kind in ("integer", "number"):
+        kind = int if option.kind == "integer" else float
+        try:
+            if isinstance(value, bool) or (file and not isinstance(value, int | float)):
+                raise ValueError
+            number = kind(value)
+            if number != float(value):
+                raise ValueError
+        except (ValueError, OverflowError):
+            whole = "a whole number" if option.kind == "integer" else "a number"
+            raise UserError(f"{where} must be {whole}, not {value!r}") from None
+        if option.least is not None and not number >= option.least:
+            raise UserError(f"{where} must be at least {option.least:g}, not {number}")
+        return number
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{where} must be text, not {value!r}")
+    if option.choices and value not in option.choices:
+        raise UserError(f"{where} cannot be {value!r}{did_you_mean(value, option.choices)}")
+    return value
+
+
+def _beam_flags(name: str, value: Any) -> list[tuple[str, str]]:
+    """Beam flags of a YAML entry: `true` is the bare flag, a list the flag once per item."""
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [(name, f"--{name}")]
+    items = value if isinstance(value, list) else [value]
+    return [(name if len(items) == 1 else f"{name}={item}", f"--{name}={item}") for item in items]
+
+
+def _joined(rest: list[str]) -> list[str]:
+    """Flags with their values in one word each: `--runner X` becomes `--runner=X`."""
+    flags: list[str] = []
+    for word in rest:
+        if word.startswith("--"):
+            flags.append(word)
+        elif flags and "=" not in flags[-1]:
+            flags[-1] = f"{flags[-1]}={word}"
+        else:
+            raise UserError(f"{word!r} belongs to no option (--help lists the options)")
+    return flags
+
+
+def _flag_key(flag: str, beam: dict[str, tuple[str, str]]) -> str:
+    """The command line wins over a file's flag of the same name, unless the flag may be repeated there."""
+    name = flag.lstrip("-").partition("=")[0]
+    repeated = name in beam and beam[name][1] == COMMAND_LINE
+    return flag if repeated else name
+
+
+def models_of(patterns: Sequence[str]) -> list[str]:
+    """The members' files; a glob in a YAML config is expanded, as the shell expands it on the command line."""
+    found: list[str] = []
+    for pattern in patterns:
+        matches = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        if not matches:
+            raise UserError(f"no file matches --models {pattern}")
+        found += matches
+    return found

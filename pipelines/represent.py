@@ -1,0 +1,21 @@
+"""Write the features that Zoobot encoders give to galaxies.
+
+    python -m pipelines.represent --catalogue galaxies.csv --models conf/models/a.yaml conf/models/b.yaml --output OUT
+
+writes OUT/representations/{member} and OUT/failures (Parquet) and OUT/manifest.json.
+"""
+
+import sys
+
+DESCRIPTION = "Write the features that Zoobot encoders give to galaxies."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    from pipelines.run import main as run
+
+    return run("represent", DESCRIPTION, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Carry out a prepared run: samples, tables, manifest, exit code."""
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import json
+import logging
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import apache_beam as beam
+
+from beam_zoo import members, parts
+from beam_zoo import output as outputs
+from beam_zoo.errors import StorageFull, UserError, known_error
+from beam_zoo.plan import write_json
+from beam_zoo.progress import Progress
+from beam_zoo.records import PartRef, Snippet
+from beam_zoo.run import Run
+from beam_zoo.tables import REPORTS, table_folders
+from pipelines.options import OPTIONS, Options, parse
+from pipelines.samples import samples
+from pipelines.tables import tables
+from runners import beam_options, direct
+
+USER_ERROR, TOO_MANY_FAILURES, STORAGE_FULL = 2, 3, 4
+TABLE_PARTS_AT_ONCE = 2
+VERSIONS = (
+    "beam-zoo",
+    "apache-beam",
+    "torch",
+    "torchvision",
+    "timm",
+    "zoobot",
+    "galaxy-datasets",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "pillow",
+)
+
+
+def main(command: str, description: str, argv: list[str] | None = None) -> int:
+    """A whole command.
+
+    Returns:
+        The exit code: 0, 2 for a mistake of the user, 3 for too many failures, 4 for a full disk.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    try:
+        with known_errors():
+            names = [option.name for option in OPTIONS] + ["config", "help"]
+            options = parse(command, description, argv, lambda flags: beam_options.check(flags, names))
+            if options.print_config:
+                print(options.describe())
+                return 0
+            return _run(command, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except StorageFull as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STORAGE_FULL
+
+
+@contextlib.contextmanager
+def known_errors() -> Iterator[None]:
+    """Unwrap errors of ours from what a runner raises; others stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        known = known_error(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _run(command: str, options: Options) -> int:
+    from pipelines import prepare as preparation
+    from pipelines.describe import describe
+
+    begin = time.time()
+    prepared = preparation.prepare(command, options)
+    run = prepared.run
+    stored = {} if options.overwrite else parts.stored_parts(run.plan, run.output)
+    print(describe(prepared, stored), file=sys.stderr)
+    if options.dry_run:
+        return 0
+    preparation.publish(prepared, overwrite=options.overwrite)
+    missing = [run.plan.snippet(n) for n in prepared.snippets if n not in stored]
+    again = [s for s in parts.to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
+    before = rows_stored(run, stored)
+    if beam_options.runner_name(options.beam) != beam_options.DIRECT:
+        outputs.remove_tables(run.output, table_folders(run.plan))
+        _run_on_cluster(run, missing + again, stored, options.beam)
+    else:
+        predict_here(run, missing + again, options.beam)
+        if options.snippets:
+            return 0
+        outputs.remove_tables(run.output, table_folders(run.plan))
+        tables_here(run, options.beam)
+    return write_manifest(run, options, before, begin)
+
+
+def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
+    """Samples of these snippets, on the local runner: one pipeline, so that models load once."""
+    if not snippets:
+        return
+    order = random.Random(time.time_ns()).sample(snippets, len(snippets))
+    galaxies = sum(len(snippet.offsets) for snippet in snippets)
+    with Progress(galaxies, run.plan.command) as progress:
+        watched = dataclasses.replace(run, progress=progress.folder)
+        direct.run(lambda p: samples(p | beam.Create(order, reshuffle=False), watched), flags)
+
+
+def tables_here(run: Run, flags: list[str]) -> None:
+    """All tables on the local runner, a few parts at a time: the runner keeps every shuffle in memory."""
+    by_part: dict[int, list[PartRef]] = collections.defaultdict(list)
+    for snippet, refs in parts.stored_parts(run.plan, run.output).items():
+        by_part[run.plan.table_part(snippet)] += refs
+    numbers = sorted(by_part)
+    for start in range(0, len(numbers), TABLE_PARTS_AT_ONCE):
+        refs = [ref for number in numbers[start : start + TABLE_PARTS_AT_ONCE] for ref in by_part[number]]
+        direct.run(lambda p, refs=refs: tables(p | beam.Create(refs, reshuffle=False), run), flags)
+
+
+def _run_on_cluster(
+    run: Run, snippets: list[Snippet], stored: dict[int, list[PartRef]], flags: list[str]
+) -> None:
+    """Samples and tables as one graph."""
+    order = random.Random(time.time_ns()).sample(snippets, len(snippets))
+    known = [ref for refs in stored.values() for ref in refs]
+    with beam.Pipeline(flags) as p:
+        new = samples(p | "snippets to do" >> beam.Create(order), run)
+        old = p | "stored parts" >> beam.Create(known)
+        tables((old, new) | beam.Flatten(), run)
+
+
+def rows_stored(run: Run, stored: dict[int, list[PartRef]]) -> int:
+    """Galaxies that have samples before this command predicts any."""
+    import pyarrow.parquet as pq
+
+    folder = os.path.join(run.output, parts.folders(run.plan)[0])
+    per_galaxy = 1 if run.plan.command == "represent" else len(run.plan.members) * run.plan.passes
+    names = [ref.name for refs in stored.values() for ref in refs]
+    return sum(pq.read_metadata(os.path.join(folder, name)).num_rows for name in names) // per_galaxy
+
+
+def write_manifest(run: Run, options: Options, before: int, begin: float) -> int:
+    """Add up the table parts' reports, write manifest.json last of all, and print the result.
+
+    Returns:
+        The exit code.
+    """
+    plan = run.plan
+    reports = []
+    for number in range(plan.table_parts):
+        path = os.path.join(run.output, REPORTS, f"part-{number:06d}.json")
+        if not os.path.exists(path):
+            raise UserError(f"{run.output}: table part {number} is missing: run the same command again")
+        with open(path, encoding="utf-8") as file:
+            reports.append(json.load(file))
+    predicted = sum(report["predicted"] for report in reports)
+    failed = sum(report["failed"] for report in reports)
+    if predicted + failed != plan.rows:
+        raise AssertionError(
+            f"{predicted} predicted and {failed} failed are not the {plan.rows} rows of the plan"
+        )
+    seconds = time.time() - begin
+    new = predicted - before
+    manifest = {
+        "command": plan.command,
+        "rows_in": plan.rows,
+        "rows_predicted": predicted,
+        "rows_failed": failed,
+        "rows_reused": before,
+        "members": [members.to_json(member) for member in plan.members],
+        "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
+        "options": {name: value for name, value in options.values.items()},
+        "beam_options": options.beam,
+        "device": run.device,
+        "seed": plan.seed,
+        "start": _utc(begin),
+        "end": _utc(time.time()),
+        "galaxies_per_second": round(new / seconds, 3),
+        "fingerprint": plan.fingerprint,
+        "tables": [file for report in reports for file in report["files"].values()],
+    }
+    write_json(os.path.join(run.output, outputs.MANIFEST), manifest)
+    print(
+        f"{predicted:,} of {plan.rows:,} galaxies predicted ({before:,} of them before), {failed:,} failed, "
+        f"in {seconds:.1f} s: {run.output}",
+        file=sys.stderr,
+    )
+    if failed > options.max_failure_fraction * plan.rows:
+        print(
+            f"error: {failed:,} of {plan.rows:,} galaxies failed, more than --max_failure_fraction "
+            f"{options.max_failure_fraction:g} allows: see {os.path.join(run.output, 'failures')}",
+            file=sys.stderr,
+        )
+        return TOO_MANY_FAILURES
+    return 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def describe_result(report: dict[str, Any]) -> str:
+    """One line of a table part's report."""
+    return f"table part {report['part']}: {report['predicted']} predicted, {report['failed']} failed"

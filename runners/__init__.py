@@ -1,0 +1,1 @@
+"""What an engine needs besides Beam's own options."""

@@ -1,0 +1,58 @@
+"""Checks of Beam's own options, before anything is started."""
+
+import argparse
+from typing import NoReturn
+
+from beam_zoo.errors import UserError, did_you_mean
+
+DIRECT = "DirectRunner"
+RUNNERS = (DIRECT, "FlinkRunner", "DataflowRunner", "PortableRunner", "PrismRunner", "SparkRunner")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (an option of Apache Beam)")
+
+
+def check(flags: list[str], others: list[str]) -> None:
+    """Refuse what is no option of Beam, and values that Beam would refuse.
+
+    Args:
+        flags: such as `--runner=FlinkRunner`.
+        others: names of the command's own options, for the nearest valid choice.
+
+    Raises:
+        UserError: naming the nearest valid option.
+    """
+    parser = _parser()
+    known = [string for action in parser._actions for string in action.option_strings]
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if name not in known:
+            valid = [*known, *(f"--{other}" for other in others)]
+            raise UserError(f"there is no option {name}{did_you_mean(name, valid)}")
+    parser.parse_args(flags)
+    if (runner := runner_name(flags)) not in RUNNERS:
+        raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from apache_beam.options import pipeline_options
+
+    parser = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    waiting = [pipeline_options.PipelineOptions]
+    seen = set()
+    while waiting:
+        cls = waiting.pop()
+        if cls in seen:
+            continue
+        seen.add(cls)
+        waiting += cls.__subclasses__()
+        cls._add_argparse_args(parser)
+    return parser
+
+
+def runner_name(flags: list[str]) -> str:
+    """The runner that the flags ask for."""
+    found = [flag.partition("=")[2] for flag in flags if flag.partition("=")[0] == "--runner"]
+    return found[-1] if found else DIRECT
