@@ -4,6 +4,7 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 (`View.to_float`), so that images travel as uint8, a quarter of the bytes, with the same numbers.
 """
 
+import json
 import threading
 from typing import Any
 
@@ -55,7 +56,7 @@ def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]
     if settings["pil_to_tensor"] is not True:
         raise UserError("view: pil_to_tensor: false needs FITS images, and only JPEG and PNG are read")
     View(settings)
-    return {str(name): value for name, value in settings.items()}
+    return json.loads(json.dumps(settings))  # as the plan stores them: lists, not tuples
 
 
 class View:

@@ -12,7 +12,10 @@ DESCRIPTION = "Predict vote fractions of galaxies with an ensemble of Zoobot che
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    from pipelines.run import main as run
+    from pipelines.quiet import set_up_logging
+
+    set_up_logging()
+    from pipelines.run import main as run  # imports Beam and torch: after logging, so that it is quiet
 
     return run("predict", DESCRIPTION, argv)
 

@@ -12,7 +12,10 @@ DESCRIPTION = "Write the features that Zoobot encoders give to galaxies."
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    from pipelines.run import main as run
+    from pipelines.quiet import set_up_logging
+
+    set_up_logging()
+    from pipelines.run import main as run  # imports Beam and torch: after logging, so that it is quiet
 
     return run("represent", DESCRIPTION, argv)
 

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import logging
 import os
 import platform
 import random
@@ -13,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
 
 import apache_beam as beam
 
@@ -53,7 +51,6 @@ def main(command: str, description: str, argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a mistake of the user, 3 for too many failures, 4 for a full disk.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
     try:
         with known_errors():
             names = [option.name for option in OPTIONS] + ["config", "help"]
@@ -218,8 +215,3 @@ def _version(name: str) -> str | None:
 
 def _utc(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def describe_result(report: dict[str, Any]) -> str:
-    """One line of a table part's report."""
-    return f"table part {report['part']}: {report['predicted']} predicted, {report['failed']} failed"
