@@ -85,7 +85,8 @@ class Ensemble(beam.CombineFn):
         frames = split(accumulator)
         if len(frames) == 1:
             return accumulator
-        return b"".join(sorted(set(frames), key=_order))
+        ordered: list[bytes] = sorted(set(frames), key=_order)
+        return b"".join(ordered)
 
     def get_accumulator_coder(self) -> beam.coders.Coder:
         return beam.coders.BytesCoder()

@@ -100,7 +100,7 @@ class Summarise(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         self._summarise()
         for block in self._blocks():
-            yield WindowedValue(block, GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield WindowedValue(block, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
     def _refuse_conflict(self, name: bytes, frames: bytes) -> None:
         samples = [f for f in ensemble.split(frames) if ensemble.header(f)[1] == ensemble.SAMPLES]

@@ -53,7 +53,7 @@ class MemberModel(nn.Module):
         run: the run.
     """
 
-    def __init__(self, member: Member, model: nn.Module, run: Run) -> None:
+    def __init__(self, member: Member, model: Any, run: Run) -> None:
         super().__init__()
         self.member, self.run = member, run
         self.encoder: nn.Module = model.encoder

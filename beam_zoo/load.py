@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -92,7 +92,7 @@ class LoadImages(beam.DoFn):
             yield waiting.popleft().finish(run)
 
     def _start(
-        self, snippet: Snippet, offsets: tuple[int, ...], ids: list[str], locations: list[str | None]
+        self, snippet: Snippet, offsets: tuple[int, ...], ids: list[str], locations: Sequence[str | None]
     ) -> "_Loading":
         plan = self._run.plan
         keys = randomness.galaxy_keys([ids[offset] for offset in offsets])

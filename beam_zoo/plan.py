@@ -129,7 +129,7 @@ class Plan:
         digest = hashlib.sha256(json.dumps(list(self.carried)).encode()).hexdigest()[:12]
         return os.path.join(output, FOLDER, f"carried-{digest}")
 
-    def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str]]:
+    def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str | None]]:
         """Ids and image locations of a snippet's galaxies, in order."""
         table = _read_group(os.path.join(output, FOLDER, "rows"), self, snippet.number)
         return table.column(ID).to_pylist(), table.column(LOCATION).to_pylist()

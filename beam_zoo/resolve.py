@@ -163,7 +163,7 @@ def _tree_schema(spec: MemberSpec, own: dict[str, Any], width: int) -> dict[str,
     if spec.schema is None:
         if not carried:
             raise UserError("schema is missing, and the checkpoint carries no questions of its own")
-        return schema_json(schemas.make_schema(carried, dependencies))
+        return schema_json(schemas.make_schema(carried, {q: (dependencies or {}).get(q) for q in carried}))
     pairs = spec.schema["question_answer_pairs"]
     if carried and (why := schemas.difference(carried, pairs)):
         raise UserError(f"the checkpoint's questions are not the schema's: {why}")

@@ -43,7 +43,7 @@ class Store(beam.DoFn):
         for snippet, batches in self._waiting.items():
             for batch in batches:
                 value = WindowedValue(
-                    (snippet.number, batch), GlobalWindow().max_timestamp(), [GlobalWindow()]
+                    (snippet.number, batch), GlobalWindow().max_timestamp(), (GlobalWindow(),)
                 )
                 yield beam.pvalue.TaggedOutput(REMAINDERS, value)
         self._waiting = {}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_zoo import members, parts
 from beam_zoo import output as outputs
@@ -124,8 +125,12 @@ def tables_here(run: Run, flags: list[str]) -> None:
         by_part[run.plan.table_part(snippet)] += refs
     numbers = sorted(by_part)
     for start in range(0, len(numbers), TABLE_PARTS_AT_ONCE):
-        refs = [ref for number in numbers[start : start + TABLE_PARTS_AT_ONCE] for ref in by_part[number]]
-        direct.run(lambda p, refs=refs: tables(p | beam.Create(refs, reshuffle=False), run), flags)
+        some = [ref for number in numbers[start : start + TABLE_PARTS_AT_ONCE] for ref in by_part[number]]
+
+        def build(p: beam.Pipeline, refs: list[PartRef] = some) -> None:
+            tables(p | beam.Create(refs, reshuffle=False), run)
+
+        direct.run(build, flags)
 
 
 def _run_on_cluster(
@@ -134,7 +139,7 @@ def _run_on_cluster(
     """Samples and tables as one graph."""
     order = random.Random(time.time_ns()).sample(snippets, len(snippets))
     known = [ref for refs in stored.values() for ref in refs]
-    with beam.Pipeline(flags) as p:
+    with beam.Pipeline(options=PipelineOptions(flags)) as p:
         new = samples(p | "snippets to do" >> beam.Create(order), run)
         old = p | "stored parts" >> beam.Create(known)
         tables((old, new) | beam.Flatten(), run)
@@ -180,7 +185,7 @@ def write_manifest(run: Run, options: Options, before: int, begin: float) -> int
         "rows_reused": before,
         "members": [members.to_json(member) for member in plan.members],
         "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
-        "options": {name: value for name, value in options.values.items()},
+        "options": dict(options.values),
         "beam_options": options.beam,
         "device": run.device,
         "seed": plan.seed,

@@ -1,0 +1,35 @@
+"""Package metadata. Exact versions, as tested, are in requirements.txt; here are the floors."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="beam-zoo",
+    version="0.1.0",
+    description="Galaxy morphology catalogues from ensembles of Zoobot models, as one Apache Beam pipeline",
+    packages=find_packages(include=["beam_zoo*", "pipelines*", "runners*", "examples*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "apache-beam>=2.77",
+        "galaxy-datasets>=0.0.25",
+        "huggingface_hub>=1.0",
+        "lightning>=2.6",
+        "numpy>=2.0",
+        "omegaconf>=2.3",
+        "pandas>=2.2,<3",  # Beam's CSV reader does not work with pandas 3
+        "pillow>=11",
+        "pyarrow>=18",
+        "pytorch-lightning>=2.6",
+        "pyyaml>=6",
+        "safetensors>=0.5",
+        "scipy>=1.14",
+        "timm>=1.0.15",
+        "torch>=2.7",
+        "torchvision>=0.22",
+        "tqdm>=4.66",
+        "zoobot>=2.9",
+    ],
+    extras_require={
+        "gcp": ["apache-beam[gcp]>=2.77"],
+        "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14"],
+    },
+)
