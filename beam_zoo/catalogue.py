@@ -15,10 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from beam_zoo.errors import UserError, did_you_mean, one_line
+from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
+from beam_zoo.images import image_path
 
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
+# Leading zeros, hexadecimal and more digits than a float64 holds belong to names, not to numbers.
+_NAME_LIKE = r"^[+-]?(0[0-9]+|0[xX].*)$"
+_TOO_MANY_DIGITS = r"^[+-]?[0-9]{16,}$"
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
 
@@ -43,21 +47,44 @@ class Catalogue:
         stats = [(file, os.stat(file)) for file in self.files]
         return [[file, status.st_size, status.st_mtime_ns] for file, status in stats]
 
-    def columns(self) -> list[str]:
-        """Names of the columns that every file has; of the first file, in its order.
+    def require(self, carry: tuple[str, ...] = ()) -> None:
+        """Refuse a catalogue without these columns, before its rows are read.
+
+        Args:
+            carry: names of columns beside `id_str` and `file_loc`.
 
         Raises:
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, lacks a column, has two of the name, or one of another type.
         """
-        first, *others = [self._schema(file).names for file in self.files]
-        return [name for name in first if all(name in names for names in others)]
+        schemas = [self._schema(file) for file in self.files]
+        for name in (ID, LOCATION, *carry):
+            for file, schema in zip(self.files, schemas, strict=True):
+                if (count := schema.names.count(name)) != 1:
+                    what = f"has no column {name!r}{did_you_mean(name, schema.names)}"
+                    raise UserError(f"{file} {what if not count else f'has two columns named {name!r}'}")
+        for name in carry:
+            self._carried_type(name, schemas)
+
+    def _carried_type(self, name: str, schemas: list[pa.Schema]) -> pa.DataType:
+        """The type of a carried column, the same in every file; a file where it is all null has no say."""
+        found: dict[pa.DataType, str] = {}
+        for file, schema in zip(self.files, schemas, strict=True):
+            found.setdefault(schema.field(name).type, file)
+        if len(found) > 1:
+            found.pop(pa.null(), None)
+        (kind, file), *others = found.items()
+        if others:
+            raise UserError(
+                f"column {name!r} is of type {kind} in {file} and {others[0][0]} in {others[0][1]}: "
+                "make them the same, or do not carry it"
+            )
+        return kind
 
     def _schema(self, file: str) -> pa.Schema:
         with _one_line_errors(file):
             if self.kind == "parquet":
                 return pq.read_schema(file)
-            with _open_csv(file, None) as reader:
-                return reader.schema
+            return pa.schema([pa.field(name, pa.string()) for name in _header(file)])
 
     def batches(self, carry: tuple[str, ...] = ()) -> Iterator[pa.RecordBatch]:
         """Rows in order: `id_str` and `file_loc` (strings, null where missing), then the columns of `carry`.
@@ -66,17 +93,20 @@ class Catalogue:
             UserError: a file cannot be read, or a column has a type that it must not have.
         """
         wanted = [ID, LOCATION, *carry]
-        types = self._csv_types(carry) if self.kind == "csv" and carry else {}
+        if self.kind == "csv":
+            types = self._csv_types(carry) if carry else {}
+        else:
+            schemas = [self._schema(file) for file in self.files] if carry else []
+            types = {name: self._carried_type(name, schemas) for name in carry}
         for file in self.files:
             with _one_line_errors(file):
                 if self.kind == "csv":
-                    with _open_csv(file, wanted) as reader:
-                        for batch in reader:
-                            yield _normalise(batch, file, carry, types)
+                    for batch in _csv_batches(file, wanted):
+                        yield _normalise(batch, file, {n: _cast_csv(batch.column(n), types[n]) for n in carry})
                     continue
                 with pq.ParquetFile(file) as parquet:
                     for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
-                        yield _normalise(batch.select(wanted), file, carry, types)
+                        yield _normalise(batch, file, {n: _of_type(batch.column(n), types[n]) for n in carry})
 
     def _csv_types(self, carry: tuple[str, ...]) -> dict[str, pa.DataType]:
         """int64, float64 or string, whichever the whole of a CSV column fits (an empty cell is null)."""
@@ -110,11 +140,7 @@ def find(location: str) -> Catalogue:
             folder = os.path.dirname(folder)
     else:
         if not os.path.exists(location):
-            parent = os.path.dirname(location) or "."
-            near = (
-                did_you_mean(os.path.basename(location), os.listdir(parent)) if os.path.isdir(parent) else ""
-            )
-            raise UserError(f"there is no catalogue {location}{near}")
+            raise UserError(f"there is no catalogue {location}{near_path(location)}")
         files, folder = [location], os.path.dirname(location)
         if _kind(location) is None:
             raise UserError(f"catalogue {location} must end in .parquet or .csv")
@@ -148,27 +174,59 @@ class _one_line_errors:
             raise UserError(f"cannot read {self.file}: {one_line(error, 200)}") from None
 
 
-def _open_csv(file: str, columns: list[str] | None) -> pacsv.CSVStreamingReader:
+def _header(file: str) -> list[str]:
+    with open(file, "rb") as raw:
+        if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError("it is UTF-16 text: save it as UTF-8")
+    options = pacsv.ParseOptions(newlines_in_values=True)
+    with pacsv.open_csv(file, parse_options=options) as reader:
+        return reader.schema.names
+
+
+def _open_csv(file: str, columns: list[str]) -> pacsv.CSVStreamingReader:
     # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
-    header = pacsv.open_csv(file, parse_options=pacsv.ParseOptions(newlines_in_values=True)).schema.names
-    if columns is not None and (twice := [name for name in columns if header.count(name) > 1]):
-        raise ValueError(f"it has two columns named {twice[0]!r}")
     return pacsv.open_csv(
         file,
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()),
+            column_types=dict.fromkeys(columns, pa.string()),
             include_columns=columns,
             strings_can_be_null=False,
         ),
     )
 
 
+def _csv_batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of a CSV file, and a refusal where a quotation mark that nobody closed has swallowed rows."""
+    header = _header(file)
+    end = header[-1]  # only here can an open quotation mark go unnoticed: elsewhere columns are missing
+    watched = [*columns, *([end] if end not in columns and header.count(end) == 1 else [])]
+    tail = ""
+    with _open_csv(file, watched) as reader:
+        for batch in reader:
+            broken = batch.column(LOCATION).filter(pc.match_substring(batch.column(LOCATION), "\n"))
+            if len(broken):
+                raise ValueError(f"{LOCATION} {one_line(broken[0], 60)!r} has a line break: see its quotation marks")
+            if len(batch) and end in watched:
+                tail = batch.column(end)[-1].as_py()
+            yield batch.select(columns)
+    if "\n" in tail and not _last_bytes(file).rstrip(b"\r\n").endswith(b'"'):
+        raise ValueError(f"the quotation mark before {one_line(tail, 60)!r} is not closed")
+
+
+def _last_bytes(file: str) -> bytes:
+    with open(file, "rb") as raw:
+        raw.seek(-min(64, os.path.getsize(file)), os.SEEK_END)
+        return raw.read()
+
+
 def _fits(column: pa.Array, to: pa.DataType) -> bool:
     if to == pa.string():
         return True
-    if to == pa.int64() and pc.any(pc.match_substring_regex(column, r"^[+-]?0\d")).as_py():
-        return False  # leading zeros belong to names, not to numbers
+    if pc.any(pc.match_substring_regex(column, _NAME_LIKE)).as_py():
+        return False
+    if to == pa.float64() and pc.any(pc.match_substring_regex(column, _TOO_MANY_DIGITS)).as_py():
+        return False
     try:
         _cast_csv(column, to)
     except pa.ArrowInvalid:
@@ -183,14 +241,13 @@ def _cast_csv(column: pa.Array, to: pa.DataType) -> pa.Array:
     return pc.if_else(empty, None, column).cast(to)
 
 
-def _normalise(
-    batch: pa.RecordBatch, file: str, carry: tuple[str, ...], types: dict[str, pa.DataType]
-) -> pa.RecordBatch:
+def _of_type(column: pa.Array, to: pa.DataType) -> pa.Array:
+    return column if column.type == to else pa.nulls(len(column), to)
+
+
+def _normalise(batch: pa.RecordBatch, file: str, carried: dict[str, pa.Array]) -> pa.RecordBatch:
     columns = [_text(batch.column(ID), ID, file), _text(batch.column(LOCATION), LOCATION, file)]
-    for name in carry:
-        column = batch.column(name)
-        columns.append(_cast_csv(column, types[name]) if name in types else column)
-    return pa.RecordBatch.from_arrays(columns, [ID, LOCATION, *carry])
+    return pa.RecordBatch.from_arrays([*columns, *carried.values()], [ID, LOCATION, *carried])
 
 
 def _text(column: pa.Array, name: str, file: str) -> pa.Array:
@@ -248,16 +305,13 @@ class Checker:
             self._content[2 * position + 1].update(content)
 
     def _find_outside(self, locations: pa.Array) -> None:
-        suspects = pc.match_substring(locations, "..")
-        if self._root_given:
-            suspects = pc.or_(
-                suspects, pc.or_(pc.starts_with(locations, "/"), pc.match_substring(locations, "://"))
-            )
+        absolute = pc.or_(pc.starts_with(locations, "/"), pc.match_substring(locations, "://"))
+        climbing = pc.match_substring(locations, "..")
+        suspects = pc.or_(climbing, absolute) if self._root_given else pc.and_not(climbing, absolute)
+        root = os.path.normpath(self._root).rstrip("/") + "/"
         for location in locations.filter(suspects).to_pylist():
-            full = os.path.normpath(os.path.join(self._root, location))
-            if "://" in location or not (full + "/").startswith(
-                os.path.normpath(self._root).rstrip("/") + "/"
-            ):
+            full = os.path.normpath(image_path(location, self._root))
+            if not (full + "/").startswith(root):
                 self._first_outside = self._first_outside or location
                 self._outside += 1
 

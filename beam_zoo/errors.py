@@ -1,12 +1,17 @@
 """The errors that end a command in one line, and how a line names the nearest valid choice."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
 
 class UserError(Exception):
     """Something that the user can put right. Its text is one line that says what to do; exit code 2."""
+
+    def __str__(self) -> str:
+        # Names that the user gave may hold line breaks.
+        return re.sub(r"[\r\n]+", " ", super().__str__())
 
 
 class StorageFull(Exception):
@@ -24,12 +29,38 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
         For example `" (did you mean 'minimal'?)"`, `" (choose from a, b)"`, or an empty string.
     """
     choices = sorted(map(str, valid))
-    near = difflib.get_close_matches(str(wrong), choices, n=1, cutoff=0.6)
+    # Another case of letters is no difference: `RA` is near `ra`.
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(str(wrong).casefold(), list(folded), n=1, cutoff=0.6)
     if near:
-        return f" (did you mean {near[0]!r}?)"
+        return f" (did you mean {folded[near[0]]!r}?)"
     if 0 < len(choices) <= 12:
         return f" (choose from {', '.join(choices)})"
     return ""
+
+
+def near_path(path: str) -> str:
+    """The end of an error line about a path that does not exist: what the folder has instead.
+
+    Args:
+        path: what the user wrote.
+
+    Returns:
+        The nearest name beside it, or where the path stops to exist, or an empty string.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        while not os.path.isdir(folder):
+            name, folder = os.path.basename(folder), os.path.dirname(folder)
+        return f": {folder} has no folder {name!r}{did_you_mean(name, _names(folder))}"
+    return did_you_mean(name, _names(folder))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def one_line(error: object, limit: int = 500) -> str:

@@ -14,6 +14,9 @@ from beam_zoo.errors import one_line
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (an 8,000 x 8,000 px image takes 192 MB)."""
 
+MAX_ASPECT = 256
+"""Longer strips are refused: a view that resizes the short side would make a huge image of them."""
+
 MAX_FILE_BYTES = 1 << 30
 
 # Our own limit is below the one at which Pillow warns: we refuse those images, with a reason.
@@ -67,36 +70,50 @@ def read_bytes(path: str) -> bytes:
     """
     if "://" in path:
         return _read_remote(path)
+    name = _short(path)
     try:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{path} is {_kind(status.st_mode)}, not a file", may_pass=False)
-            if status.st_size > MAX_FILE_BYTES:
-                raise ImageError(f"{path} is larger than 1 GiB", may_pass=False)
-            data = file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if getattr(error, "errno", None) == errno.ENXIO:
-            raise ImageError(f"{path} is a socket or a device, not a file", may_pass=False) from None
-        raise ImageError(f"cannot read {path}: {reason}", may_pass=True) from None
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(handle).st_mode
+            if not stat.S_ISREG(mode):
+                raise ImageError(f"{name} is {_kind(mode)}, not a file", may_pass=False)
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise ImageError(f"{name} is a socket or a device, not a file", may_pass=False) from None
+        raise ImageError(f"cannot read {name}: {error.strerror}", may_pass=True) from None
+    except ValueError as error:  # a name that no file can have
+        raise ImageError(f"cannot read {name!r}: {error}", may_pass=False) from None
+    return _checked(data, name)
+
+
+def _checked(data: bytes, name: str) -> bytes:
     if not data:
-        raise ImageError(f"{path} is empty", may_pass=False)
+        raise ImageError(f"{name} is empty", may_pass=False)
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"{name} is larger than 1 GiB", may_pass=False)
     return data
+
+
+def _short(path: str) -> str:
+    """The end of a path that is so long that it would hide the reason."""
+    return path if len(path) <= 300 else f"...{path[-300:]}"
 
 
 def _read_remote(path: str) -> bytes:
     from apache_beam.io.filesystems import FileSystems
 
+    name = _short(path)
     try:
         with FileSystems.open(path) as file:
-            data = file.read()
+            data = file.read(MAX_FILE_BYTES + 1)
     except Exception as error:
-        raise ImageError(f"cannot read {path}: {one_line(error)}", may_pass=True) from None
-    if not data:
-        raise ImageError(f"{path} is empty", may_pass=False)
-    return data
+        raise ImageError(f"cannot read {name}: {one_line(error)}", may_pass=True) from None
+    return _checked(data, name)
 
 
 def _kind(mode: int) -> str:
@@ -115,14 +132,18 @@ def decode(data: bytes) -> Image.Image:
                 f"{width} x {height} px is more than the limit of {MAX_PIXELS:,} pixels",
                 may_pass=False,
             )
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise ImageError(f"{width} x {height} px is a strip, not an image of a galaxy", may_pass=False)
         image.load()
         return to_rgb(image)
     except UnidentifiedImageError:
         raise ImageError("neither a JPEG nor a PNG image", may_pass=False) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(one_line(error), may_pass=False) from None
+    except Image.DecompressionBombError:  # Pillow's own limit is larger, and it says no size.
+        raise ImageError(f"more than the limit of {MAX_PIXELS:,} pixels", may_pass=False) from None
     except ImageError:
         raise
+    except MemoryError:
+        raise ImageError("not enough memory to decode it", may_pass=True) from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... on broken files.
         raise ImageError(f"broken image: {one_line(error)}", may_pass=False) from None
 
@@ -145,4 +166,6 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     counts = np.asarray(image).astype(np.float64)
     if counts.min() < 0 or counts.max() > 65535:
         raise ImageError("more than 16 bits a pixel", may_pass=False)
-    return Image.fromarray(np.rint(counts / 257).astype(np.uint8), "L").convert("RGB")
+    if (transparent := image.info.get("transparency")) is not None:
+        counts[counts == transparent] = 0
+    return Image.fromarray(np.rint(counts / 257).astype(np.uint8)).convert("RGB")

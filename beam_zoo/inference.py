@@ -17,7 +17,7 @@ from beam_zoo.load import view_task
 from beam_zoo.members import Member
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
-from beam_zoo.views import View
+from beam_zoo.views import GLOBAL_GENERATOR, View
 
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -167,14 +167,15 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
                 f"(SHA-256 {found[:12]}..., planned {member.sha256[:12]}...)"
             )
         content = checkpoints.parse(data, path, trust=member.trust_checkpoint)
-        model = checkpoints.build(
-            member.zoobot_class,
-            content,
-            member.architecture,
-            member.architecture_kwargs,
-            greyscale=member.greyscale,
-            path=path,
-        )
+        with GLOBAL_GENERATOR:  # A constructor draws initial weights: not while another thread draws views.
+            model = checkpoints.build(
+                member.zoobot_class,
+                content,
+                member.architecture,
+                member.architecture_kwargs,
+                greyscale=member.greyscale,
+                path=path,
+            )
         return MemberModel(member, model.to(run.device), run)
 
     def run_inference(

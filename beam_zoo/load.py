@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,7 +20,7 @@ from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
-from beam_zoo.views import View
+from beam_zoo.views import GLOBAL_GENERATOR, View
 
 STORED = "stored"
 _BATCHES_AHEAD = 2
@@ -68,6 +69,9 @@ class LoadImages(beam.DoFn):
         tasks = [view_task(member, self._run.plan) for member in self._run.plan.members]
         unique = {task.name: task for task in tasks}
         self._tasks = [(task, View(task.settings)) for task in unique.values()]
+        # Deterministic views draw too: next to random ones they must not do so at the same time.
+        random = any(task.member is not None for task in unique.values())
+        self._undisturbed = GLOBAL_GENERATOR if random else contextlib.nullcontext()
         # Decoding and resizing release the GIL; more threads than cores only take them from the encoder.
         self._pool = concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2))
 
@@ -114,9 +118,12 @@ class LoadImages(beam.DoFn):
                 return Failure(offsets[index], "image", one_line(error), error.may_pass)
             try:
                 for task, view in self._tasks:
-                    for number in range(task.views):
-                        key = int(draws[task.name][index, number]) if task.name in draws else None
-                        pixels[task.name][index, number] = view.pixels(image, key)
+                    if task.name not in draws:
+                        with self._undisturbed:
+                            pixels[task.name][index, 0] = view.pixels(image)
+                        continue
+                    for number, key in enumerate(draws[task.name][index]):
+                        pixels[task.name][index, number] = view.pixels(image, int(key))
             except Exception as error:
                 return Failure(offsets[index], "view", one_line(error), False)
             return None

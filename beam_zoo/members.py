@@ -62,8 +62,8 @@ class Member:
         path: the checkpoint file: local, remote, or relative to the output where it was staged there.
         sha256: of the checkpoint file, in hexadecimal.
         revision: the hub's commit that the file is of, if it came from there.
-        architecture: timm architecture of the encoder, or None where the checkpoint names its own.
-        architecture_kwargs: its arguments beyond the checkpoint's own.
+        architecture: timm architecture of the encoder, or None where a ZoobotTree checkpoint names it.
+        architecture_kwargs: its arguments, where the checkpoint's own timm_kwargs do not say otherwise.
         schema: question_answer_pairs and dependencies of a tree, else None.
         outputs: names of the answers, classes or the value; empty for an encoder.
         dropout_rate: rate of the dropout that makes passes differ; 0 where they would not.
@@ -156,13 +156,11 @@ def read_member(path: str) -> MemberSpec:
         wrong = content["zoobot_class"]
         raise UserError(f"{path}: no zoobot_class {wrong!r}{did_you_mean(wrong, KINDS)}")
     dropout = content.get("test_time_dropout", "checkpoint")
-    if (
-        dropout not in (True, False, "checkpoint")
-        or isinstance(dropout, int | float)
-        and not isinstance(dropout, bool)
-    ):
+    if not isinstance(dropout, bool) and dropout != "checkpoint":
         raise UserError(f"{path}: test_time_dropout must be checkpoint, true or false, not {dropout!r}")
     kind = KINDS[content["zoobot_class"]]
+    if content.get("value_name") is not None and kind != "regressor":
+        raise UserError(f"{path}: value_name is for a FinetuneableZoobotRegressor")
     return MemberSpec(
         source=path,
         name=content["name"],
@@ -180,9 +178,10 @@ def read_member(path: str) -> MemberSpec:
 
 
 def _check_name(path: str, name: str) -> None:
-    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "_")):
+    if not all(c.isalnum() or c in "-_." for c in name) or not name[0].isalnum() or len(name) > 100:
         raise UserError(
-            f"{path}: name {name!r} may hold letters, digits, '-', '_' and '.' only, and starts with a letter or a digit"
+            f"{path}: name {name!r} may hold letters, digits, '-', '_' and '.' only, "
+            "100 at most, and starts with a letter or a digit"
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Iterator
 
 from beam_zoo.errors import UserError
 from beam_zoo.plan import FOLDER
@@ -14,6 +15,10 @@ _OURS = re.compile(
     r"|\.?manifest\.json(\.[0-9a-f]{32})?"
     r"|_tables/\.?part-\d+\.json(\.[0-9a-f]{32})?|_retry/\d+"
     rf"|({FOLDER}|\.plan-[0-9a-f]{{32}})/(\.?plan\.json(\.[0-9a-f]{{32}})?|(rows|\.?carried-[0-9a-f]+)/\d+\.parquet|members/[^/]+)"
+)
+_OUR_FOLDERS = re.compile(
+    r"friendly|advanced|failures|samples|representations(/[^/]+)?|_tables|_retry"
+    rf"|({FOLDER}|\.plan-[0-9a-f]{{32}})(/(rows|\.?carried-[0-9a-f]+|members))?"
 )
 
 
@@ -32,10 +37,11 @@ def check(output: str, *, overwrite: bool) -> None:
             raise UserError(
                 f"output {output} is not empty and not an output of this program: choose another folder"
             )
-        if overwrite and not is_output(output) and os.listdir(output):
+        # What is left of a planning that was killed, perhaps one with --overwrite, is in nobody's way.
+        if overwrite and not is_output(output) and any(not p.startswith(".plan-") for p in _files(output)):
             raise UserError(f"output {output} has no plan of this program: --overwrite removes nothing there")
     parent = output
-    while not os.path.exists(parent):
+    while not os.path.lexists(parent):
         parent = os.path.dirname(parent)
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"output {output} cannot be written: {parent} is not a writable folder")
@@ -48,20 +54,28 @@ def is_output(output: str) -> bool:
 
 def clear(output: str) -> None:
     """Remove what this program wrote, and nothing else; the plan last, so that a stop half-way can be repeated."""
-    files = sorted(_files(output), key=lambda path: (path.startswith(FOLDER), path.endswith("plan.json")))
+    last = os.path.join(FOLDER, "plan.json")
+    files = sorted(_files(output), key=lambda path: path.startswith(FOLDER))
     for path in files:
-        if _OURS.fullmatch(path):
+        if _OURS.fullmatch(path) and path != last:
             os.unlink(os.path.join(output, path))
+    _remove_folders(output)
+    if last in files:
+        os.unlink(os.path.join(output, last))
+    _remove_folders(output)
+
+
+def _remove_folders(output: str) -> None:
+    """Remove folders of this program's that are empty now."""
     for folder, _, _ in os.walk(output, topdown=False):
-        if folder != output and not os.listdir(folder):
+        if _OUR_FOLDERS.fullmatch(os.path.relpath(folder, output)) and not os.listdir(folder):
             os.rmdir(folder)
 
 
-def _files(output: str) -> list[str]:
-    found = []
+def _files(output: str) -> Iterator[str]:
     for folder, _, names in os.walk(output):
-        found += [os.path.relpath(os.path.join(folder, name), output) for name in names]
-    return found
+        for name in names:
+            yield os.path.relpath(os.path.join(folder, name), output)
 
 
 def remove_tables(output: str, folders: list[str]) -> None:

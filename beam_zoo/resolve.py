@@ -1,15 +1,17 @@
 """Planning a member: find its checkpoint, pin it, and hold it against what its YAML says."""
 
+import json
 import os
 from typing import Any
 
 import torch
+from torch import nn
 
 from beam_zoo import checkpoints, hub
 from beam_zoo import schema as schemas
-from beam_zoo.errors import UserError, did_you_mean
+from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 from beam_zoo.members import HUB, Member, MemberSpec, schema_json
-from beam_zoo.views import is_random
+from beam_zoo.views import View, is_random
 
 STAGED = "_plan/members"
 
@@ -37,23 +39,27 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         previous = None
     remote = spec.checkpoint.startswith(HUB) or "://" in spec.checkpoint
     path, revision = _locate(spec, previous, output)
-    data = checkpoints.read_file(path)
     try:
+        data = checkpoints.read_file(path)
+        digest = checkpoints.sha256(data)
+        if previous is not None and remote and digest != previous.sha256:
+            raise UserError(
+                f"{path} is not the checkpoint any more that the run was planned with "
+                f"(SHA-256 {digest[:12]}..., planned {previous.sha256[:12]}...)"
+            )
         content = checkpoints.parse(data, path, trust=spec.trust_checkpoint)
         own = content["hyper_parameters"]
-        architecture, kwargs = _architecture(spec, own, previous)
+        _check_class(spec, own)
         _check_channels(spec, own)
-        with torch.device("meta"):
-            model = checkpoints.build(
-                spec.zoobot_class, content, architecture, kwargs, greyscale=spec.greyscale, path=path
-            )
+        architecture, kwargs = _architecture(spec, own, previous, revision)
+        model = _build(spec, content, architecture, kwargs, path)
+        _check_view(spec, model)
         schema, outputs, rate = None, (), 0.0
         if not represent:
             schema, outputs = _outputs(spec, own, model)
             rate = _dropout_rate(spec, own, model)
     except UserError as error:
         raise spec.error(str(error)) from None
-    digest = checkpoints.sha256(data)
     member = Member(
         name=spec.name,
         zoobot_class=spec.zoobot_class,
@@ -84,41 +90,83 @@ def _locate(spec: MemberSpec, previous: Member | None, output: str) -> tuple[str
         except UserError as error:
             raise spec.error(str(error)) from None
     if "://" not in spec.checkpoint and not os.path.isfile(spec.checkpoint):
-        raise spec.error(f"there is no checkpoint {spec.checkpoint}{_near_file(spec.checkpoint)}")
+        raise spec.error(f"there is no checkpoint {spec.checkpoint}{near_path(spec.checkpoint)}")
     return spec.checkpoint, None
 
 
-def _near_file(path: str) -> str:
-    folder = os.path.dirname(path)
-    return did_you_mean(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else ""
+def _check_class(spec: MemberSpec, own: dict[str, Any]) -> None:
+    saved = checkpoints.saved_class(own)
+    if saved is not None and spec.zoobot_class not in (saved, "ZoobotEncoder"):
+        raise UserError(f"the checkpoint is of a {saved}: set zoobot_class: {saved}")
+
+
+def _build(
+    spec: MemberSpec,
+    content: checkpoints.Checkpoint,
+    architecture: str | None,
+    kwargs: dict[str, Any],
+    path: str,
+) -> nn.Module:
+    """The model without its weights: on torch's meta device, unless the architecture needs a real one."""
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                return checkpoints.build(
+                    spec.zoobot_class, content, architecture, kwargs, greyscale=spec.greyscale, path=path
+                )
+        except UserError as error:
+            if device == "cpu" or "meta tensor" not in str(error):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _check_view(spec: MemberSpec, model: nn.Module) -> None:
+    """Refuse a view that the encoder cannot take, by the shapes alone."""
+    shape = View(spec.view).shape
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            features = model.encoder(torch.zeros((2, *shape), device=device))
+    except NotImplementedError:
+        return  # some operations exist on real devices only
+    except Exception as error:
+        if "meta tensor" in str(error):
+            return
+        sizes = f"{shape[1]} x {shape[2]} pixels"
+        raise UserError(f"view: the encoder cannot take {sizes}: {one_line(error, 150)}") from None
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        raise UserError("the encoder does not pool its features into one vector per image")
 
 
 def _architecture(
-    spec: MemberSpec, own: dict[str, Any], previous: Member | None
+    spec: MemberSpec, own: dict[str, Any], previous: Member | None, revision: str | None
 ) -> tuple[str | None, dict[str, Any]]:
     """The encoder's timm architecture and its arguments, or None where the checkpoint itself builds it."""
     if spec.zoobot_class == "ZoobotTree":
         named = own.get("architecture_name", "convnext_nano")
         if spec.encoder not in (None, named):
-            raise UserError(
-                f"encoder: its ZoobotTree checkpoint is a {named}, not a {spec.encoder}: remove encoder"
-            )
-        return None, {}
-    name = spec.encoder or own.get("name") or (spec.checkpoint if spec.checkpoint.startswith(HUB) else None)
-    if name is None:
+            raise UserError(f"encoder: its checkpoint is a {named}, not a {spec.encoder}: remove encoder")
+        if not hub.is_hub_name(str(named)):
+            return None, {}
+        name = named
+    else:
+        name = spec.encoder or own.get("name") or own.get("architecture_name")
+    if name is None and spec.zoobot_class == "ZoobotEncoder" and hub.is_hub_name(spec.checkpoint):
+        # Its config.json, of the same commit as the weights.
+        name = f"{spec.checkpoint.partition('@')[0]}@{revision}"
+    if not isinstance(name, str):
+        made_from = own.get("zoobot_checkpoint_loc")
         raise UserError(
             "encoder is missing: the checkpoint was saved without its encoder's architecture "
-            "(give a timm name such as convnext_nano, or a ZoobotTree checkpoint of that architecture)"
+            "(give a timm name such as convnext_nano, or the path of a ZoobotTree checkpoint of that architecture"
+            + (f"; it was made from {one_line(made_from, 200)})" if made_from else ")")
         )
-    if name.startswith(HUB) or name.startswith("hf-hub:"):
+    if hub.is_hub_name(name):
         if previous is not None and previous.architecture is not None:
             return previous.architecture, previous.architecture_kwargs
-        return hub.architecture(HUB + name.removeprefix(HUB).removeprefix("hf-hub:"))
-    if os.path.sep in name:
-        tree = checkpoints.parse(checkpoints.read_file(name), name, trust=False)["hyper_parameters"]
-        if "architecture_name" not in tree:
-            raise UserError(f"encoder: {name} is not a ZoobotTree checkpoint, so it names no architecture")
-        return tree["architecture_name"], dict(tree.get("timm_kwargs") or {})
+        return hub.architecture(name)
+    if name == spec.encoder and "/" in name:
+        return _architecture_of(name, trust=spec.trust_checkpoint)
     import timm
 
     if not timm.is_model(name.split(".")[0]):
@@ -126,11 +174,34 @@ def _architecture(
     return name, {}
 
 
+def _architecture_of(path: str, *, trust: bool) -> tuple[str, dict[str, Any]]:
+    """The architecture of a ZoobotTree checkpoint's encoder."""
+    if "://" not in path and not os.path.exists(path):
+        raise UserError(f"encoder: there is no checkpoint {path}{near_path(path)}")
+    tree = checkpoints.parse(checkpoints.read_file(path), path, trust=trust)["hyper_parameters"]
+    named = tree.get("architecture_name")
+    if not isinstance(named, str) or hub.is_hub_name(named):
+        raise UserError(
+            f"encoder: {path} is not a ZoobotTree checkpoint that names a timm architecture: "
+            "give the architecture's name"
+        )
+    try:
+        # As the plan stores them, so that the plan and the next command's agree.
+        return named, json.loads(json.dumps(tree.get("timm_kwargs") or {}))
+    except (TypeError, ValueError):
+        raise UserError(f"encoder: {path} has timm_kwargs that are not plain values") from None
+
+
 def _check_channels(spec: MemberSpec, own: dict[str, Any]) -> None:
-    grey = own.get("channels") == 1 if spec.zoobot_class == "ZoobotTree" else own.get("greyscale")
-    if grey is not None and bool(grey) != spec.greyscale:
-        kind = "greyscale" if grey else "colour"
-        raise UserError(f"the checkpoint takes {kind} images: set greyscale: {str(bool(grey)).lower()}")
+    """A ZoobotTree says how many channels it takes; the other classes' weights tell when they are loaded."""
+    if spec.zoobot_class != "ZoobotTree":
+        return
+    channels = own.get("channels", 3)
+    if channels not in (1, 3):
+        raise UserError(f"the checkpoint takes images of {channels} channels, not colour or greyscale ones")
+    if (channels == 1) != spec.greyscale:
+        kind = "greyscale" if channels == 1 else "colour"
+        raise UserError(f"the checkpoint takes {kind} images: set greyscale: {str(channels == 1).lower()}")
 
 
 def _outputs(
@@ -155,15 +226,11 @@ def _outputs(
 
 
 def _tree_schema(spec: MemberSpec, own: dict[str, Any], width: int) -> dict[str, Any]:
-    carried = own.get("question_answer_pairs")
-    dependencies = own.get("dependencies")
-    if spec.zoobot_class == "FinetuneableZoobotTree" and own.get("schema") is not None:
-        carried = own["schema"].question_answer_pairs
-        dependencies = own["schema"].dependencies
+    holder = own["schema"] if spec.zoobot_class == "FinetuneableZoobotTree" else None
+    carried = holder.question_answer_pairs if holder else own.get("question_answer_pairs")
+    dependencies = holder.dependencies if holder else own.get("dependencies")
     if spec.schema is None:
-        if not carried:
-            raise UserError("schema is missing, and the checkpoint carries no questions of its own")
-        return schema_json(schemas.make_schema(carried, {q: (dependencies or {}).get(q) for q in carried}))
+        return schema_json(schemas.make_schema(carried, dependencies))
     pairs = spec.schema["question_answer_pairs"]
     if carried and (why := schemas.difference(carried, pairs)):
         raise UserError(f"the checkpoint's questions are not the schema's: {why}")

@@ -15,9 +15,14 @@ from PIL import Image
 from beam_zoo.errors import UserError, did_you_mean, one_line
 
 NAMES = ("default", "minimal", "fast")
+LARGEST = 4096
 
-# galaxy_datasets' transforms draw from torch's global generator, which all threads of a process share.
-_GENERATOR = threading.Lock()
+GLOBAL_GENERATOR = threading.Lock()
+"""Held by whoever draws from torch's global generator, which all threads of a process share.
+
+galaxy_datasets' transforms draw from it, those of deterministic views too (a rotation between 0 and 0 degrees),
+and so do the constructors of models.
+"""
 
 
 def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]
         raise UserError(f"view: no base {base!r} in galaxy_datasets{did_you_mean(str(base), NAMES)}")
     settings = OmegaConf.to_container(getattr(transforms, f"{base}_view_config")())
     assert isinstance(settings, dict)
-    known = {*settings, "color_jitter", "elastic"}
+    known = {*settings, *transforms.default_view_config(), "color_jitter", "elastic"}
     for name, value in changes.items():
         if name not in known:
             raise UserError(f"view: no setting {name!r} in galaxy_datasets{did_you_mean(name, known)}")
@@ -55,8 +60,22 @@ def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]
             raise UserError(f"view: {name} needs FITS images, and only JPEG and PNG are read")
     if settings["pil_to_tensor"] is not True:
         raise UserError("view: pil_to_tensor: false needs FITS images, and only JPEG and PNG are read")
-    View(settings)
+    _check_size(settings["output_size"])
+    if "${" in repr(changes):
+        raise UserError("view: ${...} is not filled in: write the value itself")
+    view = View(settings)
+    if view.pixels(Image.new("RGB", (300, 200))).shape != view.shape:
+        raise UserError(
+            "view: these settings leave an image its own size, and a member needs one size: "
+            "set random_affine, random_perspective, random_resized_crop or center_crop"
+        )
     return json.loads(json.dumps(settings))  # as the plan stores them: lists, not tuples
+
+
+def _check_size(size: Any) -> None:
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    if not all(type(side) is int and 1 <= side <= LARGEST for side in sides):
+        raise UserError(f"view: output_size must be a number of pixels from 1 to {LARGEST}, not {size!r}")
 
 
 class View:
@@ -82,7 +101,8 @@ class View:
         self.random = is_random(settings)
         blank = Image.new("RGB", (424, 424))
         try:
-            self.shape: tuple[int, int, int] = self.pixels(blank).shape
+            with GLOBAL_GENERATOR:
+                self.shape: tuple[int, int, int] = self.pixels(blank).shape
             self.to_float(torch.zeros((1, *self.shape), dtype=torch.uint8))
         except Exception as error:
             raise UserError(f"view: galaxy_datasets cannot use these settings: {one_line(error)}") from None
@@ -93,14 +113,15 @@ class View:
         Args:
             image: a PIL image of mode RGB.
             key: where the random draws start: the result is that of galaxy_datasets' own transform
-                after `torch.manual_seed(key)`. None for a view without random draws.
+                after `torch.manual_seed(key)`. None for a view without random draws; hold
+                `GLOBAL_GENERATOR` around it if other threads make random ones.
 
         Returns:
             uint8, shape (channel, height, width).
         """
         if key is None:
             return self._to_pixels(image).numpy()
-        with _GENERATOR:
+        with GLOBAL_GENERATOR:
             torch.default_generator.manual_seed(key)
             return self._to_pixels(image).numpy()
 

@@ -3,12 +3,13 @@
 import argparse
 import dataclasses
 import glob
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from beam_zoo.errors import UserError, did_you_mean
+from beam_zoo.errors import UserError, did_you_mean, near_path
 
 COMMAND_LINE, DEFAULT = "command line", "default"
 
@@ -23,7 +24,7 @@ class Option:
         default: its value where nothing is given.
         many: whether it takes one or more values.
         choices: all valid values, if they are few.
-        least: the smallest valid number.
+        least, most: the smallest and the largest valid number.
         help: what it does.
     """
 
@@ -34,6 +35,7 @@ class Option:
     many: bool = False
     choices: tuple[str, ...] = ()
     least: float | None = None
+    most: float | None = None
 
 
 OPTIONS = [
@@ -41,8 +43,8 @@ OPTIONS = [
     Option("models", "path", None, "the members of the ensemble, a YAML file each", many=True),
     Option("output", "path", None, "folder of the output; the same command goes on where a run stopped"),
     Option("image_root", "path", None, "where relative image paths start (default: the catalogue's folder)"),
-    Option("passes", "integer", 5, "forward passes of each member", least=1),
-    Option("first_pass", "integer", 0, "number of the first pass", least=0),
+    Option("passes", "integer", 5, "forward passes of each member", least=1, most=10_000),
+    Option("first_pass", "integer", 0, "number of the first pass", least=0, most=1_000_000_000),
     Option("batch_size", "integer", 32, "galaxies that go through the members together", least=1),
     Option("snippet_size", "integer", 1000, "galaxies of a snippet, the unit of resume", least=1),
     Option("snippets", "text", None, "predict only snippets A:B (half-open), and build no tables"),
@@ -51,7 +53,7 @@ OPTIONS = [
     Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
     Option("seed", "integer", 0, "of all random draws", least=0),
     Option("limit", "integer", None, "predict the first N rows of the catalogue only", least=1),
-    Option("max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0),
+    Option("max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0, most=1),
     Option("overwrite", "flag", False, "remove what an earlier run wrote to the output, and start afresh"),
     Option("allow_outside", "flag", False, "allow image paths that leave the image root"),
     Option("dry_run", "flag", False, "do all checks, print the plan and write nothing"),
@@ -149,27 +151,44 @@ def parse(
     files = given.pop("config")
     values = {option.name: option.default for option in OPTIONS}
     origins = dict.fromkeys(values, DEFAULT)
-    beam: dict[str, tuple[str, str]] = {}
-    for path in files:
+    beam: dict[str, list[str]] = {}
+    origin: dict[str, str] = {}
+    for path in map(os.path.expanduser, files):
         for name, value in _read_config(path).items():
             if name in BY_NAME:
                 values[name], origins[name] = _from_file(path, BY_NAME[name], value), path
-            else:
-                beam.update((key, (flag, path)) for key, flag in _beam_flags(name, value))
+                continue
+            # Options of Beam may be given more than once: the flags of a later file replace all of an earlier.
+            beam[name], origin[name] = _beam_flags(name, value), path
+            _check_flags(check, beam[name], f"{path}: ")
     for name, value in given.items():
         values[name], origins[name] = _from_command_line(BY_NAME[name], value), COMMAND_LINE
-    for flag in _joined(rest):
-        beam[_flag_key(flag, beam)] = (flag, COMMAND_LINE)
-    flags = [flag for flag, _ in beam.values()]
-    origins |= {flag: origin for flag, origin in beam.values()}
-    if check is not None:
-        check(flags)
+    theirs, stray = _joined(rest)
+    _check_flags(check, theirs, "")
+    if stray:
+        raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
+    for name in {_flag_name(flag): None for flag in theirs}:
+        beam[name], origin[name] = [flag for flag in theirs if _flag_name(flag) == name], COMMAND_LINE
+    flags = [flag for found in beam.values() for flag in found]
+    _check_flags(check, flags, "")
+    origins |= {flag: origin[_flag_name(flag)] for flag in flags}
     return Options(values, origins, flags)
+
+
+def _check_flags(check: Callable[[list[str]], None] | None, flags: list[str], where: str) -> None:
+    if check is None or not flags:
+        return
+    try:
+        check(flags)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
 
 
 def _read_config(path: str) -> dict[str, Any]:
     from beam_zoo.members import load_yaml
 
+    if not os.path.exists(path):
+        raise UserError(f"there is no --config {path}{near_path(path)}")
     content = load_yaml(path)
     if "config" in content:
         raise UserError(f"{path}: a config cannot name others: give them all after --config")
@@ -217,51 +236,59 @@ def _convert(option: Option, value: Any, file: str | None) -> Any:
             whole = "a whole number" if option.kind == "integer" else "a number"
             raise UserError(f"{where} must be {whole}, not {value!r}") from None
         if option.least is not None and not number >= option.least:
-            raise UserError(f"{where} must be at least {option.least:g}, not {number}")
+            raise UserError(f"{where} must be at least {option.least:g}, not {value}")
+        if option.most is not None and not number <= option.most:
+            raise UserError(f"{where} must be at most {option.most:,g}, not {value}")
         return number
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where} must be text, not {value!r}")
+        # YAML reads no, 12 and 1:30 as a truth value and numbers.
+        hint = "" if isinstance(value, str | list | dict) else " (put it in quotes)"
+        raise UserError(f"{where} must be text, not {value!r}{hint}")
     if option.choices and value not in option.choices:
         raise UserError(f"{where} cannot be {value!r}{did_you_mean(value, option.choices)}")
     return value
 
 
-def _beam_flags(name: str, value: Any) -> list[tuple[str, str]]:
+def _beam_flags(name: str, value: Any) -> list[str]:
     """Beam flags of a YAML entry: `true` is the bare flag, a list the flag once per item."""
     if value is None or value is False:
         return []
     if value is True:
-        return [(name, f"--{name}")]
+        return [f"--{name}"]
     items = value if isinstance(value, list) else [value]
-    return [(name if len(items) == 1 else f"{name}={item}", f"--{name}={item}") for item in items]
+    # A mapping is JSON for Beam, as in --environment_config.
+    return [f"--{name}={json.dumps(item) if isinstance(item, dict) else item}" for item in items]
 
 
-def _joined(rest: list[str]) -> list[str]:
-    """Flags with their values in one word each: `--runner X` becomes `--runner=X`."""
+def _joined(rest: list[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values in one word each (`--runner X` becomes `--runner=X`), and words that fit nowhere."""
     flags: list[str] = []
+    stray: list[str] = []
     for word in rest:
-        if word.startswith("--"):
+        if word.startswith("--") and len(word) > 2:
             flags.append(word)
         elif flags and "=" not in flags[-1]:
             flags[-1] = f"{flags[-1]}={word}"
         else:
-            raise UserError(f"{word!r} belongs to no option (--help lists the options)")
-    return flags
+            stray.append(word)
+    return flags, stray
 
 
-def _flag_key(flag: str, beam: dict[str, tuple[str, str]]) -> str:
-    """The command line wins over a file's flag of the same name, unless the flag may be repeated there."""
-    name = flag.lstrip("-").partition("=")[0]
-    repeated = name in beam and beam[name][1] == COMMAND_LINE
-    return flag if repeated else name
+def _flag_name(flag: str) -> str:
+    return flag[2:].partition("=")[0]
 
 
 def models_of(patterns: Sequence[str]) -> list[str]:
     """The members' files; a glob in a YAML config is expanded, as the shell expands it on the command line."""
     found: list[str] = []
-    for pattern in patterns:
-        matches = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
-        if not matches:
-            raise UserError(f"no file matches --models {pattern}")
-        found += matches
+    for pattern in map(os.path.expanduser, patterns):
+        if os.path.exists(pattern):
+            found.append(pattern)
+        elif glob.has_magic(pattern):
+            matches = sorted(glob.glob(pattern))
+            if not matches:
+                raise UserError(f"no file matches --models {pattern}")
+            found += matches
+        else:
+            raise UserError(f"there is no --models {pattern}{near_path(pattern)}")
     return found

@@ -1,14 +1,16 @@
 """From options to a run: every check that needs no worker, then the plan."""
 
 import dataclasses
+import errno
 import os
 import sys
 
 from beam_zoo import members as member_files
 from beam_zoo import output as outputs
+from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, Checker, find, limited
-from beam_zoo.errors import UserError, did_you_mean
+from beam_zoo.errors import StorageFull, UserError, near_path
 from beam_zoo.images import ImageError, image_path, load_image
 from beam_zoo.inference import usable_device
 from beam_zoo.plan import Plan
@@ -69,8 +71,6 @@ def prepare(command: str, options: Options) -> Prepared:
     carried = tuple(options.carry)
     if catalogue is not None:
         _check_columns(catalogue, carried, command, members)
-    elif old is not None and set(carried) - set(old.carried):
-        raise UserError(f"there is no catalogue {options.catalogue} any more to carry other columns from")
     content, rows = _content(options, catalogue, old, root)
     plan = Plan(
         command=command,
@@ -89,8 +89,11 @@ def prepare(command: str, options: Options) -> Prepared:
         raise UserError(
             f"{output} holds a run with other settings: {'; '.join(found)}. Use another --output, or --overwrite"
         )
+    if catalogue is None and carried and not os.path.isdir(plan.carried_folder(output)):
+        raise UserError(f"there is no catalogue {options.catalogue} any more to carry other columns from")
     snippets = _snippets(options.snippets, plan.snippets)
-    if catalogue is not None:
+    stored = {} if old is None else parts.stored_parts(plan, output)
+    if catalogue is not None and any(number not in stored for number in snippets):
         _probe_images(catalogue, plan, root, options.max_failure_fraction)
     staged = {m.path: path for m, path in resolved if m.path != path and not path.startswith(output + os.sep)}
     run = Run(plan, output, root, options.batch_size, device, direct.threads(options.beam))
@@ -143,7 +146,8 @@ def _image_root(options: Options, catalogue: Catalogue | None, old: Plan | None)
         if "://" not in root:
             root = os.path.abspath(root)
             if not os.path.isdir(root):
-                raise UserError(f"--image_root {root} is not a folder")
+                what = "is not a folder" if os.path.exists(root) else f"does not exist{near_path(root)}"
+                raise UserError(f"--image_root {root} {what}")
         return root
     if catalogue is not None:
         return catalogue.folder
@@ -154,10 +158,7 @@ def _image_root(options: Options, catalogue: Catalogue | None, old: Plan | None)
 def _check_columns(
     catalogue: Catalogue, carried: tuple[str, ...], command: str, members: tuple[member_files.Member, ...]
 ) -> None:
-    columns = catalogue.columns()
-    for name in (ID, LOCATION, *carried):
-        if name not in columns:
-            raise UserError(f"{catalogue.location} has no column {name!r}{did_you_mean(name, columns)}")
+    catalogue.require(carried)
     taken = {ID, LOCATION, "feature"}
     if command == "predict":
         taken = {
@@ -227,6 +228,8 @@ def _probe_images(catalogue: Catalogue, plan: Plan, root: str, max_failure_fract
     reason = ""
     for location in locations:
         try:
+            if not location:
+                raise ImageError(f"a row without {LOCATION}", may_pass=False)
             load_image(image_path(location, root))
             return
         except ImageError as error:
@@ -241,7 +244,22 @@ def _probe_images(catalogue: Catalogue, plan: Plan, root: str, max_failure_fract
 
 
 def publish(prepared: Prepared, *, overwrite: bool) -> None:
-    """Write the plan, or go on with the one that is there."""
+    """Write the plan, or go on with the one that is there.
+
+    Raises:
+        UserError: the output cannot be written, or another job has planned something else there.
+        StorageFull: the disk or the quota is full.
+    """
+    try:
+        _publish(prepared, overwrite)
+    except OSError as error:
+        output = prepared.run.output
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left for {output}: make room and run the same command again") from None
+        raise UserError(f"output {output} cannot be written: {error.strerror or error}") from None
+
+
+def _publish(prepared: Prepared, overwrite: bool) -> None:
     run, catalogue = prepared.run, prepared.catalogue
     plan, output = run.plan, run.output
 

@@ -141,7 +141,7 @@ def _run_on_cluster(
     known = [ref for refs in stored.values() for ref in refs]
     with beam.Pipeline(options=PipelineOptions(flags)) as p:
         new = samples(p | "snippets to do" >> beam.Create(order), run)
-        old = p | "stored parts" >> beam.Create(known)
+        old = p | "parts already there" >> beam.Create(known)
         tables((old, new) | beam.Flatten(), run)
 
 

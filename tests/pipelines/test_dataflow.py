@@ -1,0 +1,189 @@
+"""The shape of the dataflow: what is stored when, whatever a runner fuses; the CombineFn's algebra."""
+
+import random
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from beam_zoo import parts, plan
+from beam_zoo.ensemble import Ensemble, failure_frame, header, sample_frames, split
+from beam_zoo.load import STORED, LoadImages
+from beam_zoo.records import Failure, PartRef
+from beam_zoo.run import Run
+from pipelines import run as execution
+from pipelines.samples import infer, samples, store
+from runners import direct
+from tests import oracle
+
+
+def planned(output: Path, few: Path, batch_size: int = 4) -> Run:
+    """The run of an output whose plan is there."""
+    made = plan.read(str(output))
+    assert made is not None
+    return Run(made, str(output), str(few.parent), batch_size, "cpu")
+
+
+@pytest.fixture
+def stored(predict, few, trees):
+    """A finished run of 3 snippets."""
+    return predict(few, trees, "--snippet_size", 10, "--passes", 2, "--batch_size", 4).output
+
+
+def empty_copy(stored: Path, tmp_path: Path) -> Path:
+    """The same plan without any part."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(stored, copy, ignore=shutil.ignore_patterns("samples", "friendly", "advanced", "_tables"))
+    (copy / "manifest.json").unlink()
+    return copy
+
+
+def test_broken_fusion_stores_the_same_samples(stored, few, tmp_path):
+    """Shuffles before and after every inference step: batches of all snippets reach the store in any order."""
+    run = planned(empty_copy(stored, tmp_path), few)
+
+    def build(p):
+        snippets = p | beam.Create([run.plan.snippet(n) for n in range(run.plan.snippets)])
+        loaded = snippets | beam.ParDo(LoadImages(run)).with_outputs(STORED, main="batches")
+        batches = loaded.batches | "break before" >> beam.Reshuffle()
+        refs = store(infer(batches, run) | "break after" >> beam.Reshuffle(), run)
+        assert_that(refs, equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
+
+    direct.run(build, [])
+    oracle.assert_same_samples(
+        pd.read_parquet(Path(run.output) / "samples"), pd.read_parquet(stored / "samples")
+    )
+
+
+def test_batches_of_a_snippet_in_several_bundles(stored, few, tmp_path):
+    """A runner that cuts bundles inside a snippet: what is incomplete is gathered by snippet, then stored."""
+    run = planned(empty_copy(stored, tmp_path), few)
+
+    class BundlesOfOne(beam.DoFn):
+        """Keyed by the batch itself: with a GroupByKey the runner may bundle as it likes, here per key."""
+
+        def process(self, element):
+            yield from element[1]
+
+    def build(p):
+        snippets = p | beam.Create([run.plan.snippet(n) for n in range(run.plan.snippets)])
+        loaded = snippets | beam.ParDo(LoadImages(run)).with_outputs(STORED, main="batches")
+        cut = (
+            infer(loaded.batches, run)
+            | beam.Map(lambda batch: (int(batch.offsets[0]) % 5, batch))
+            | beam.GroupByKey()
+            | beam.ParDo(BundlesOfOne())
+        )
+        refs = store(cut, run)
+        assert_that(refs, equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
+
+    direct.run(build, ["--direct_num_workers=3", "--direct_running_mode=multi_threading"])
+    oracle.assert_same_samples(
+        pd.read_parquet(Path(run.output) / "samples"), pd.read_parquet(stored / "samples")
+    )
+
+
+def test_samples_are_stored_before_a_later_step_fails(stored, few, tmp_path):
+    """A failure after the shuffle that follows inference loses no sample."""
+    run = planned(empty_copy(stored, tmp_path), few)
+
+    class Fails(beam.DoFn):
+        def process(self, element):
+            raise RuntimeError("after the shuffle")
+
+    def build(p):
+        snippets = p | beam.Create([run.plan.snippet(n) for n in range(run.plan.snippets)])
+        samples(snippets, run) | beam.GroupBy(lambda ref: ref.snippet) | beam.ParDo(Fails())
+
+    with pytest.raises(RuntimeError, match="after the shuffle"):
+        direct.run(build, [])
+    assert len(parts.stored_parts(run.plan, run.output)) == 3
+    oracle.assert_same_samples(
+        pd.read_parquet(Path(run.output) / "samples"), pd.read_parquet(stored / "samples")
+    )
+
+
+def test_a_snippet_that_is_stored_by_now_is_not_read_again(stored, few, monkeypatch):
+    run = planned(stored, few)
+    monkeypatch.setattr("beam_zoo.load.load_image", lambda path: pytest.fail("an image was read"))
+
+    def build(p):
+        snippets = p | beam.Create([run.plan.snippet(n) for n in range(3)])
+        assert_that(samples(snippets, run), equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
+
+    before = {p: p.stat().st_mtime_ns for p in (stored / "samples").iterdir()}
+    direct.run(build, [])
+    assert before == {p: p.stat().st_mtime_ns for p in (stored / "samples").iterdir()}
+
+
+def test_one_graph_as_clusters_run_it(predict, few, trees, monkeypatch):
+    """The single graph of samples and tables gives the tables of the local runner's two steps."""
+    local = predict(few, trees, "--snippet_size", 4, "--passes", 2)
+
+    class Here(beam.Pipeline):
+        def __init__(self, options=None):
+            from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+            super().__init__(runner=FnApiRunner())
+
+    monkeypatch.setattr(execution.beam, "Pipeline", Here)
+    monkeypatch.setattr(execution.beam_options, "runner_name", lambda flags: "FlinkRunner")
+    cluster = predict(few, trees, "--snippet_size", 4, "--passes", 2)
+    assert (local.code, cluster.code) == (0, 0), cluster.err
+    for name in ("friendly", "advanced"):
+        pd.testing.assert_frame_equal(local.table(name), cluster.table(name))
+
+
+def frames_of(galaxy: np.random.Generator) -> list[bytes]:
+    """A few frames of one galaxy: samples in several layouts, and failures."""
+    made = [
+        sample_frames(np.array([5]), galaxy.random((1, 12), np.float32), layout)[0] for layout in range(3)
+    ]
+    return [
+        *made,
+        failure_frame(5, Failure(5, "image", "é missing", True)),
+        failure_frame(5, Failure(5, "view", "", False)),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_combine_fn_is_associative_and_commutative(seed):
+    """Any split into accumulators, any order of inputs and merges, and repeats: the same bytes."""
+    chance = random.Random(seed)
+    frames = frames_of(np.random.default_rng(seed))
+    combine = Ensemble()
+    expected = combine.extract_output(combine.add_input(combine.create_accumulator(), b"".join(frames)))
+    assert split(expected) == sorted(frames, key=lambda f: (*header(f)[1:3], f))
+    inputs = frames + chance.choices(frames, k=3)
+    chance.shuffle(inputs)
+    accumulators = [combine.create_accumulator() for _ in range(chance.randint(1, 6))]
+    for frame in inputs:
+        index = chance.randrange(len(accumulators))
+        accumulators[index] = combine.add_input(accumulators[index], frame)
+    while len(accumulators) > 1:
+        chance.shuffle(accumulators)
+        count = chance.randint(2, len(accumulators))
+        merged = combine.merge_accumulators(accumulators[:count])
+        accumulators = [combine.compact(merged), *accumulators[count:]]
+    assert combine.extract_output(accumulators[0]) == expected
+
+
+def test_the_combine_fn_under_combine_per_key():
+    """Through Beam itself, with combiner lifting and several bundles."""
+    random_ = np.random.default_rng(0)
+    frames = {f"galaxy {n}".encode(): frames_of(random_) for n in range(50)}
+    pairs = [(key, frame) for key, values in frames.items() for frame in values * 2]
+    random.Random(0).shuffle(pairs)
+    combine = Ensemble()
+    expected = [(key, combine.extract_output(b"".join(values))) for key, values in frames.items()]
+
+    def build(p):
+        out = p | beam.Create(pairs) | beam.Reshuffle() | beam.CombinePerKey(Ensemble())
+        assert_that(out, equal_to(expected))
+
+    direct.run(build, ["--direct_num_workers=3", "--direct_running_mode=multi_threading"])
