@@ -102,7 +102,9 @@ class Catalogue:
             with _one_line_errors(file):
                 if self.kind == "csv":
                     for batch in _csv_batches(file, wanted):
-                        yield _normalise(batch, file, {n: _cast_csv(batch.column(n), types[n]) for n in carry})
+                        yield _normalise(
+                            batch, file, {n: _cast_csv(batch.column(n), types[n]) for n in carry}
+                        )
                     continue
                 with pq.ParquetFile(file) as parquet:
                     for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
@@ -183,14 +185,15 @@ def _header(file: str) -> list[str]:
         return reader.schema.names
 
 
-def _open_csv(file: str, columns: list[str]) -> pacsv.CSVStreamingReader:
+def _open_csv(file: str, columns: list[str], extra: list[str] | None = None) -> pacsv.CSVStreamingReader:
+    extra = extra or []
     # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
     return pacsv.open_csv(
         file,
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pa.string()),
-            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()) | dict.fromkeys(extra, pa.binary()),
+            include_columns=[*columns, *extra],
             strings_can_be_null=False,
         ),
     )
@@ -200,15 +203,18 @@ def _csv_batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Rows of a CSV file, and a refusal where a quotation mark that nobody closed has swallowed rows."""
     header = _header(file)
     end = header[-1]  # only here can an open quotation mark go unnoticed: elsewhere columns are missing
-    watched = [*columns, *([end] if end not in columns and header.count(end) == 1 else [])]
+    extra = [end] if end not in columns and header.count(end) == 1 else []
     tail = ""
-    with _open_csv(file, watched) as reader:
+    with _open_csv(file, columns, extra) as reader:
         for batch in reader:
             broken = batch.column(LOCATION).filter(pc.match_substring(batch.column(LOCATION), "\n"))
             if len(broken):
-                raise ValueError(f"{LOCATION} {one_line(broken[0], 60)!r} has a line break: see its quotation marks")
-            if len(batch) and end in watched:
-                tail = batch.column(end)[-1].as_py()
+                raise ValueError(
+                    f"{LOCATION} {one_line(broken[0], 60)!r} has a line break: see its quotation marks"
+                )
+            if len(batch) and (extra or end in columns):
+                last = batch.column(end)[-1].as_py()
+                tail = last.decode(errors="replace") if isinstance(last, bytes) else last
             yield batch.select(columns)
     if "\n" in tail and not _last_bytes(file).rstrip(b"\r\n").endswith(b'"'):
         raise ValueError(f"the quotation mark before {one_line(tail, 60)!r} is not closed")

@@ -175,7 +175,8 @@ def build(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path} does not make a {zoobot_class}: {one_line(error, 300)}") from None
+        why = one_line(error, 300) or type(error).__name__
+        raise UserError(f"{path} does not make a {zoobot_class}: {why}") from None
     _load(model, weights, path, zoobot_class)
     return model.eval().requires_grad_(False)
 

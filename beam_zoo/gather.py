@@ -21,9 +21,13 @@ GALAXIES_AT_ONCE = 1024
 
 GALAXIES_A_BLOCK = 65_536
 
+PARTS = "parts"
+
 
 class ReadPart(beam.DoFn):
     """A reference becomes (galaxy id, frame) for every galaxy of the part: predicted or failed.
+
+    What was read goes to the output `PARTS`, as (table part, file of the part).
 
     Args:
         run: the run.
@@ -32,10 +36,17 @@ class ReadPart(beam.DoFn):
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def process(self, ref: PartRef) -> Iterator[tuple[bytes, bytes]]:
+    def process(self, ref: PartRef) -> Iterator[Any]:
         plan, output = self._run.plan, self._run.output
         first, *others = parts.folders(plan)
         part = parts.read_part(plan, output, first, ref)
+        file = {
+            "name": f"{first}/{ref.name}",
+            "rows": part.table.num_rows,
+            "galaxies": len(part.offsets),
+            "sha256": part.sha256,
+        }
+        yield beam.pvalue.TaggedOutput(PARTS, (plan.table_part(ref.snippet), file))
         for folder in others:
             rows = pq.read_metadata(os.path.join(output, folder, ref.name)).num_rows
             if rows != part.table.num_rows:
@@ -50,7 +61,7 @@ class ReadPart(beam.DoFn):
             per_galaxy = len(plan.members) * plan.passes
             ids = part.table.column("id_str").to_pylist()[::per_galaxy]
             columns = [part.table.column(name).to_numpy() for name in plan.outputs]
-            samples = np.stack(columns, axis=1).reshape(len(rows), -1)
+            samples = np.stack(columns, axis=1).reshape(len(rows), per_galaxy * len(columns))
         for galaxy, frame in zip(ids, ensemble.sample_frames(rows, samples), strict=True):
             yield galaxy.encode(), frame
         if part.failures:
@@ -140,7 +151,7 @@ class Summarise(beam.DoFn):
 
 
 class WriteTables(beam.DoFn):
-    """All blocks of a table part become one file of each table.
+    """All blocks of a table part become one file of each table; the parts they came from go into its report.
 
     Args:
         run: the run.
@@ -152,6 +163,13 @@ class WriteTables(beam.DoFn):
     def setup(self) -> None:
         self._statistics = Statistics(self._run.plan)
 
-    def process(self, gathered: tuple[int, Iterable[Block]]) -> Iterator[dict[str, Any]]:
-        part, blocks = gathered
-        yield write_table_part(self._run.plan, self._run.output, part, blocks, self._statistics)
+    def process(self, gathered: tuple[int, Iterable[Block | dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        number, values = gathered
+        blocks, read = [], []
+        for value in values:
+            if isinstance(value, Block):
+                blocks.append(value)
+            else:
+                read.append(value)
+        read.sort(key=lambda file: file["name"])
+        yield write_table_part(self._run.plan, self._run.output, number, blocks, read, self._statistics)

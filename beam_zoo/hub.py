@@ -53,7 +53,12 @@ def fetch(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
             has = ", ".join(files[:8]) or "no files"
             raise UserError(f"{name} has no {' or '.join(wanted)} on the hub (it has {has})")
         assert info.sha is not None
-        path = huggingface_hub.hf_hub_download(repository, chosen, revision=info.sha, etag_timeout=TIMEOUT)
+        path = huggingface_hub.try_to_load_from_cache(repository, chosen, revision=info.sha)
+        if not isinstance(path, str):
+            # Where the hub does not answer, the download below would try again for minutes: ask once before it.
+            url = huggingface_hub.hf_hub_url(repository, chosen, revision=info.sha)
+            huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+            path = huggingface_hub.hf_hub_download(repository, chosen, revision=info.sha)
     except UserError:
         raise
     except errors.RevisionNotFoundError:

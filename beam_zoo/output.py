@@ -30,6 +30,12 @@ def check(output: str, *, overwrite: bool) -> None:
     """
     if "://" in output:
         raise UserError(f"output {output}: only local folders are written by this version")
+    try:
+        os.lstat(output)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"output {output} cannot be written: {error.strerror}") from None
     if os.path.exists(output) and not os.path.isdir(output):
         raise UserError(f"output {output} is a file, not a folder")
     if os.path.isdir(output):

@@ -26,6 +26,7 @@ from beam_zoo.records import Batch, Failure, PartRef, Snippet
 SAMPLES = "samples"
 REPRESENTATIONS = "representations"
 _METADATA = b"beam_zoo"
+_DIGEST = b"beam_zoo_sha256"  # Parquet's checksums cover its pages, not its metadata.
 _NAME = re.compile(r"part-(\d{7})(?:_(\d+))?\.parquet")
 
 
@@ -120,16 +121,39 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
     if any(failure.may_pass for failure in failures):
         _mark_for_retry(output, snippet.number)
     for folder, table in zip(folders(plan), tables, strict=True):
-        table = table.replace_schema_metadata({_METADATA: json.dumps(metadata, ensure_ascii=False)})
-        publish(os.path.join(output, folder, name), to_parquet(table))
+        publish(os.path.join(output, folder, name), to_parquet(_with_metadata(table, metadata)))
     return PartRef(snippet.number, name)
+
+
+def _with_metadata(table: pa.Table, metadata: dict[str, Any]) -> pa.Table:
+    text = json.dumps(metadata).encode()
+    return table.replace_schema_metadata({_METADATA: text, _DIGEST: hashlib.sha256(text).hexdigest()})
+
+
+def _metadata(table: pa.Table) -> dict[str, Any]:
+    found = table.schema.metadata or {}
+    text = found[_METADATA]
+    if hashlib.sha256(text).hexdigest() != found[_DIGEST].decode():
+        raise ValueError("its metadata has another checksum")
+    return json.loads(text)
+
+
+def _columns(plan: Plan, output: str) -> pa.Schema:
+    """The columns that a part must have; the length of a feature is the encoder's own."""
+    name = pa.field("id_str", pa.string())
+    if plan.command == "represent":
+        return pa.schema([name, *plan.carried_schema(output)])
+    keys = [name, pa.field("member", pa.string()), pa.field("pass", pa.int32())]
+    return pa.schema([*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)])
 
 
 def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
     """One row per (galaxy, member, pass), from a (galaxy, pass, answer) array of each member."""
     members, passes, galaxies = len(outputs), plan.passes, len(ids)
     stacked = np.stack([outputs[member.name] for member in plan.members], axis=1)
-    columns = np.ascontiguousarray(stacked.reshape(galaxies * members * passes, -1).T, np.float32)
+    columns = np.ascontiguousarray(
+        stacked.reshape(galaxies * members * passes, len(plan.outputs)).T, np.float32
+    )
     each = np.repeat(np.arange(galaxies, dtype=np.int32), members * passes)
     which = np.tile(np.repeat(np.arange(members, dtype=np.int32), passes), galaxies)
     names = pa.array([member.name for member in plan.members], pa.string())
@@ -239,7 +263,10 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         with open(path, "rb") as file:
             data = file.read()
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-        metadata = json.loads((table.schema.metadata or {})[_METADATA])
+        metadata = _metadata(table)
+        columns = table.drop_columns(["feature"]) if plan.command == "represent" else table
+        if not columns.schema.equals(_columns(plan, output)):
+            raise ValueError("it has other columns")
         failures = [Failure(*failure) for failure in metadata["failures"]]
     except Exception as error:
         raise UserError(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.catalogue import ID, LOCATION
+from beam_zoo.checkpoints import read_file
 from beam_zoo.errors import UserError
 from beam_zoo.members import Member, from_json, to_json
 from beam_zoo.records import Snippet
@@ -249,7 +250,8 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
         for path, source in staged.items():
             copy = os.path.join(building, os.path.relpath(path, FOLDER))
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            shutil.copyfile(source, copy)
+            with open(copy, "wb") as file:
+                file.write(read_file(source))  # remote storage too
         write_json(os.path.join(building, "plan.json"), _content(plan))
         sync_folder(building)
         try:

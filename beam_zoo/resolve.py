@@ -35,6 +35,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
     """
     if spec.kind == "encoder" and not represent:
         raise spec.error("a ZoobotEncoder has features and no answers: use python -m pipelines.represent")
+    planned = previous is not None
     if previous is not None and (previous.checkpoint, previous.encoder) != (spec.checkpoint, spec.encoder):
         previous = None
     remote = spec.checkpoint.startswith(HUB) or "://" in spec.checkpoint
@@ -42,7 +43,8 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
     try:
         data = checkpoints.read_file(path)
         digest = checkpoints.sha256(data)
-        if previous is not None and remote and digest != previous.sha256:
+        staged = previous is not None and previous.path.startswith(STAGED)
+        if previous is not None and staged and digest != previous.sha256:
             raise UserError(
                 f"{path} is not the checkpoint any more that the run was planned with "
                 f"(SHA-256 {digest[:12]}..., planned {previous.sha256[:12]}...)"
@@ -64,7 +66,10 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         name=spec.name,
         zoobot_class=spec.zoobot_class,
         checkpoint=spec.checkpoint,
-        path=f"{STAGED}/{digest[:16]}{os.path.splitext(path)[1]}" if remote else path,
+        # Files are staged while a plan is made; one that named a local file goes on with the file as it is.
+        path=f"{STAGED}/{digest[:16]}{os.path.splitext(path)[1]}"
+        if staged or (remote and not planned)
+        else path,
         sha256=digest,
         revision=revision,
         architecture=architecture,
@@ -89,7 +94,7 @@ def _locate(spec: MemberSpec, previous: Member | None, output: str) -> tuple[str
             return hub.fetch(spec.checkpoint, hub.checkpoint_names(spec.zoobot_class))
         except UserError as error:
             raise spec.error(str(error)) from None
-    if "://" not in spec.checkpoint and not os.path.isfile(spec.checkpoint):
+    if "://" not in spec.checkpoint and not os.path.exists(spec.checkpoint):
         raise spec.error(f"there is no checkpoint {spec.checkpoint}{near_path(spec.checkpoint)}")
     return spec.checkpoint, None
 
@@ -227,17 +232,21 @@ def _outputs(
 
 def _tree_schema(spec: MemberSpec, own: dict[str, Any], width: int) -> dict[str, Any]:
     holder = own["schema"] if spec.zoobot_class == "FinetuneableZoobotTree" else None
-    carried = holder.question_answer_pairs if holder else own.get("question_answer_pairs")
-    dependencies = holder.dependencies if holder else own.get("dependencies")
-    if spec.schema is None:
-        return schema_json(schemas.make_schema(carried, dependencies))
-    pairs = spec.schema["question_answer_pairs"]
-    if carried and (why := schemas.difference(carried, pairs)):
-        raise UserError(f"the checkpoint's questions are not the schema's: {why}")
-    labels = sum(len(answers) for answers in pairs.values())
+    carried = getattr(holder, "question_answer_pairs", None) if holder else own.get("question_answer_pairs")
+    dependencies = getattr(holder, "dependencies", None) if holder else own.get("dependencies")
+    if spec.schema is not None:
+        schema = spec.schema
+        if carried and (why := schemas.difference(carried, schema["question_answer_pairs"])):
+            raise UserError(f"the checkpoint's questions are not the schema's: {why}")
+    else:
+        if isinstance(carried, dict) and isinstance(dependencies, dict):
+            # zoobot's own schemas share one mapping, which holds the questions of other surveys too.
+            dependencies = {question: dependencies.get(question) for question in carried}
+        schema = schema_json(schemas.make_schema(carried, dependencies))
+    labels = sum(len(answers) for answers in schema["question_answer_pairs"].values())
     if width != labels:
         raise UserError(f"the checkpoint has {width} outputs, and the schema {labels} answers")
-    return spec.schema
+    return schema
 
 
 def _dropout_rate(spec: MemberSpec, own: dict[str, Any], model: torch.nn.Module) -> float:

@@ -76,7 +76,7 @@ def finite_only(batch: Batch) -> Batch:
     good = np.ones(len(batch), bool)
     failures = []
     for name, values in batch.outputs.items():
-        finite = np.isfinite(values).reshape(len(values), -1).all(1)
+        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
         for index in np.flatnonzero(good & ~finite):
             reason = f"member {name} gave NaN or infinite outputs"
             failures.append(Failure(int(batch.offsets[index]), "inference", reason, False))

@@ -98,7 +98,12 @@ class Block:
 
 
 def write_table_part(
-    plan: Plan, output: str, part: int, blocks: Iterable[Block], statistics: Statistics
+    plan: Plan,
+    output: str,
+    part: int,
+    blocks: list[Block],
+    read: list[dict[str, Any]],
+    statistics: Statistics,
 ) -> dict[str, Any]:
     """Write one part of each table: the same bytes whenever the same samples are stored.
 
@@ -107,6 +112,7 @@ def write_table_part(
         output: folder of the output.
         part: number of the table part.
         blocks: all of its galaxies, in any order.
+        read: the files that they came from.
         statistics: the columns.
 
     Returns:
@@ -115,7 +121,6 @@ def write_table_part(
     Raises:
         ValueError: the galaxies are not exactly those of the catalogue's rows of this part.
     """
-    blocks = list(blocks)
     rows = plan.table_rows(part)
     table = plan.read_table_rows(output, part)
     failures = sorted((f for block in blocks for f in block.failures), key=lambda f: f[0])
@@ -143,6 +148,7 @@ def write_table_part(
         "predicted": len(rows) - len(failures),
         "failed": len(failures),
         "files": files,
+        "parts": read,
     }
     os.makedirs(os.path.join(output, REPORTS), exist_ok=True)
     write_json(os.path.join(output, REPORTS, f"part-{part:06d}.json"), report)

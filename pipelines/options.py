@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from beam_zoo.errors import UserError, did_you_mean, near_path
+from beam_zoo.errors import UserError, near_path
 
 COMMAND_LINE, DEFAULT = "command line", "default"
 
@@ -53,7 +53,9 @@ OPTIONS = [
     Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
     Option("seed", "integer", 0, "of all random draws", least=0),
     Option("limit", "integer", None, "predict the first N rows of the catalogue only", least=1),
-    Option("max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0, most=1),
+    Option(
+        "max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0, most=1
+    ),
     Option("overwrite", "flag", False, "remove what an earlier run wrote to the output, and start afresh"),
     Option("allow_outside", "flag", False, "allow image paths that leave the image root"),
     Option("dry_run", "flag", False, "do all checks, print the plan and write nothing"),
@@ -112,6 +114,7 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         nargs="+",
+        action="extend",
         default=[],
         metavar="RUN.yaml",
         help="YAML files that hold any of these options; later files win, the command line over all",
@@ -122,7 +125,7 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
         if option.kind == "flag":
             kwargs |= {"action": argparse.BooleanOptionalAction}
         else:
-            kwargs |= {"nargs": "+"} if option.many else {}
+            kwargs |= {"nargs": "+", "action": "extend"} if option.many else {}
             kwargs["metavar"] = "|".join(option.choices) or option.name.upper()
         parser.add_argument(f"--{option.name}", **kwargs)
     return parser
@@ -146,7 +149,10 @@ def parse(
         UserError: an unknown option or a wrong value.
     """
     parser = make_parser(command, description)
-    known, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--" in words:  # argparse would take all options after it for values
+        raise UserError("'--' belongs to no option (--help lists the options)")
+    known, rest = parser.parse_known_args(words)
     given = vars(known)
     files = given.pop("config")
     values = {option.name: option.default for option in OPTIONS}
@@ -206,7 +212,7 @@ def _from_file(path: str, option: Option, value: Any) -> Any:
 
 def _beside(path: str, option: Option, value: Any) -> Any:
     """A relative path of a YAML file is relative to that file."""
-    if option.kind != "path" or not isinstance(value, str) or "://" in value:
+    if option.kind != "path" or not isinstance(value, str) or not value or "://" in value:
         return value
     return os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(value)))
 
@@ -227,10 +233,12 @@ def _convert(option: Option, value: Any, file: str | None) -> Any:
     if option.kind in ("integer", "number"):
         kind = int if option.kind == "integer" else float
         try:
-            if isinstance(value, bool) or (file and not isinstance(value, int | float)):
+            if isinstance(value, bool) or "_" in str(value) or (file and not isinstance(value, int | float)):
                 raise ValueError
             number = kind(value)
-            if number != float(value):
+            if (
+                number != (value if isinstance(value, float) else number) or number != number
+            ):  # 2.5 passes; nan
                 raise ValueError
         except (ValueError, OverflowError):
             whole = "a whole number" if option.kind == "integer" else "a number"
@@ -245,7 +253,8 @@ def _convert(option: Option, value: Any, file: str | None) -> Any:
         hint = "" if isinstance(value, str | list | dict) else " (put it in quotes)"
         raise UserError(f"{where} must be text, not {value!r}{hint}")
     if option.choices and value not in option.choices:
-        raise UserError(f"{where} cannot be {value!r}{did_you_mean(value, option.choices)}")
+        # All of them: the nearest in spelling to `gpu` would be `cpu`.
+        raise UserError(f"{where} cannot be {value!r} (choose from {', '.join(option.choices)})")
     return value
 
 

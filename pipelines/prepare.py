@@ -126,16 +126,11 @@ def _check_agreement(members: tuple[member_files.Member, ...], represent: bool) 
 
 def _find_catalogue(options: Options, old: Plan | None) -> Catalogue | None:
     """The catalogue, or None where it is gone and the plan made from it is still there."""
-    if (
-        old is not None
-        and old.catalogue["location"] == options.catalogue
-        and not os.path.exists(options.catalogue)
-    ):
-        if all(not os.path.exists(file) for file, _, _ in old.catalogue["files"]):
-            print(
-                f"{options.catalogue} is not there any more: going on with the plan made from it",
-                file=sys.stderr,
-            )
+    location = options.catalogue
+    if old is not None and old.catalogue["location"] == location and not os.path.exists(location):
+        gone = [not os.path.exists(file) for file, _, _ in old.catalogue["files"]]
+        if all(gone):
+            print(f"{location} is not there any more: going on with the plan made from it", file=sys.stderr)
             return None
     return find(os.path.expanduser(options.catalogue))
 
@@ -255,7 +250,9 @@ def publish(prepared: Prepared, *, overwrite: bool) -> None:
     except OSError as error:
         output = prepared.run.output
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no space left for {output}: make room and run the same command again") from None
+            raise StorageFull(
+                f"no space left for {output}: make room and run the same command again"
+            ) from None
         raise UserError(f"output {output} cannot be written: {error.strerror or error}") from None
 
 

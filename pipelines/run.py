@@ -94,7 +94,6 @@ def _run(command: str, options: Options) -> int:
     preparation.publish(prepared, overwrite=options.overwrite)
     missing = [run.plan.snippet(n) for n in prepared.snippets if n not in stored]
     again = [s for s in parts.to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
-    before = rows_stored(run, stored)
     if beam_options.runner_name(options.beam) != beam_options.DIRECT:
         outputs.remove_tables(run.output, table_folders(run.plan))
         _run_on_cluster(run, missing + again, stored, options.beam)
@@ -104,7 +103,7 @@ def _run(command: str, options: Options) -> int:
             return 0
         outputs.remove_tables(run.output, table_folders(run.plan))
         tables_here(run, options.beam)
-    return write_manifest(run, options, before, begin)
+    return write_manifest(run, options, stored, begin)
 
 
 def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
@@ -145,18 +144,14 @@ def _run_on_cluster(
         tables((old, new) | beam.Flatten(), run)
 
 
-def rows_stored(run: Run, stored: dict[int, list[PartRef]]) -> int:
-    """Galaxies that have samples before this command predicts any."""
-    import pyarrow.parquet as pq
-
-    folder = os.path.join(run.output, parts.folders(run.plan)[0])
-    per_galaxy = 1 if run.plan.command == "represent" else len(run.plan.members) * run.plan.passes
-    names = [ref.name for refs in stored.values() for ref in refs]
-    return sum(pq.read_metadata(os.path.join(folder, name)).num_rows for name in names) // per_galaxy
-
-
-def write_manifest(run: Run, options: Options, before: int, begin: float) -> int:
+def write_manifest(run: Run, options: Options, stored: dict[int, list[PartRef]], begin: float) -> int:
     """Add up the table parts' reports, write manifest.json last of all, and print the result.
+
+    Args:
+        run: the run.
+        options: the command's options.
+        stored: the parts that were there before this command predicted any.
+        begin: when the command started, in seconds since 1970.
 
     Returns:
         The exit code.
@@ -176,7 +171,9 @@ def write_manifest(run: Run, options: Options, before: int, begin: float) -> int
             f"{predicted} predicted and {failed} failed are not the {plan.rows} rows of the plan"
         )
     seconds = time.time() - begin
-    new = predicted - before
+    names = {ref.name for refs in stored.values() for ref in refs}
+    read = [part for report in reports for part in report["parts"]]
+    before = sum(part["galaxies"] for part in read if os.path.basename(part["name"]) in names)
     manifest = {
         "command": plan.command,
         "rows_in": plan.rows,
@@ -191,9 +188,10 @@ def write_manifest(run: Run, options: Options, before: int, begin: float) -> int
         "seed": plan.seed,
         "start": _utc(begin),
         "end": _utc(time.time()),
-        "galaxies_per_second": round(new / seconds, 3),
+        "galaxies_per_second": round((predicted - before) / seconds, 3),
         "fingerprint": plan.fingerprint,
         "tables": [file for report in reports for file in report["files"].values()],
+        "parts": read,
     }
     write_json(os.path.join(run.output, outputs.MANIFEST), manifest)
     print(

@@ -5,7 +5,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_zoo.ensemble import Ensemble
-from beam_zoo.gather import ReadPart, Summarise, WriteTables
+from beam_zoo.gather import PARTS, ReadPart, Summarise, WriteTables
 from beam_zoo.records import PartRef
 from beam_zoo.run import Run
 
@@ -20,11 +20,16 @@ def tables(refs: "beam.PCollection[PartRef]", run: Run) -> "beam.PCollection[dic
     Returns:
         One report per table part.
     """
-    return (
-        refs
-        | "read parts" >> beam.ParDo(ReadPart(run)).with_output_types(tuple[bytes, bytes])
+    reader = beam.ParDo(ReadPart(run)).with_output_types(tuple[bytes, bytes])
+    read = refs | "read parts" >> reader.with_outputs(PARTS, main="galaxies")
+    blocks = (
+        read.galaxies
         | "gather" >> beam.CombinePerKey(Ensemble()).with_output_types(tuple[bytes, bytes])
         | "summarise" >> beam.ParDo(Summarise(run))
+    )
+    return (
+        (blocks, read[PARTS])
+        | "blocks and parts" >> beam.Flatten()
         | "by table part" >> beam.GroupByKey()
         | "write tables" >> beam.ParDo(WriteTables(run))
     )

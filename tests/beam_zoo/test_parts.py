@@ -1,0 +1,168 @@
+"""Parts: written once, whole or not at all, and believed only when undamaged."""
+
+import dataclasses
+import json
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_zoo import parts, plan
+from beam_zoo.errors import StorageFull, UserError
+from beam_zoo.records import Batch, Failure
+
+ROWS = 8
+
+
+@pytest.fixture
+def planned(predict, few, trees):
+    """A plan of 8 rows in 2 snippets, with one pass and the members of `trees`, and its output."""
+    result = predict(few, trees, "--limit", ROWS, "--snippet_size", 5, "--passes", 1)
+    made = plan.read(str(result.output))
+    assert made is not None
+    return made, str(result.output)
+
+
+def batches(made, snippet, *, failed=(), size=2, seed=0):
+    """Random outputs for a snippet's galaxies, in batches."""
+    chance = np.random.default_rng(seed)
+    offsets = np.array([o for o in snippet.offsets if o not in failed])
+    out = []
+    for start in range(0, len(offsets), size):
+        some = offsets[start : start + size]
+        outputs = {m.name: chance.random((len(some), 1, 34), np.float32) for m in made.members}
+        out.append(Batch(snippet, some, np.zeros(len(some), np.uint64), {}, outputs, []))
+    out.append(
+        Batch(
+            snippet,
+            np.zeros(0, np.int64),
+            np.zeros(0, np.uint64),
+            {},
+            {m.name: np.zeros((0, 1, 34), np.float32) for m in made.members},
+            [Failure(o, "image", "gone — für immer", False) for o in failed],
+        )
+    )
+    return out
+
+
+def test_what_is_written_is_read(planned):
+    made, output = planned
+    snippet = made.snippet(1)
+    (path := parts.os.path.join(output, "samples", parts.part_name(1))) and parts.os.unlink(path)
+    given = batches(made, snippet, failed=(1,))
+    ref = parts.write_parts(made, output, snippet, given[::-1])
+    part = parts.read_part(made, output, "samples", ref)
+    assert part.offsets.tolist() == [0, 2]
+    assert part.failures == [Failure(1, "image", "gone — für immer", False)]
+    table = part.table.to_pandas()
+    assert list(table["member"]) == ["a", "b", "a", "b"]
+    ids, _ = made.read_rows(output, snippet)
+    assert list(table["id_str"]) == [ids[0], ids[0], ids[2], ids[2]]
+    for index, member in enumerate("ab"):
+        expected = np.concatenate([b.outputs[member] for b in given])[:, 0]
+        np.testing.assert_array_equal(table[index::2][list(made.outputs)], expected)
+
+
+def test_any_flipped_bit_is_seen_or_harmless(planned):
+    made, output = planned
+    ref = parts.PartRef(0, parts.part_name(0))
+    path = parts.os.path.join(output, "samples", ref.name)
+    data = open(path, "rb").read()
+    healthy = parts.read_part(made, output, "samples", ref)
+    seen = 0
+    chance = np.random.default_rng(0)
+    positions = [*range(0, 400), *range(len(data) - 400, len(data)), *chance.integers(0, len(data), 1200)]
+    for position in positions:
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << int(chance.integers(8))
+        with open(path, "wb") as file:
+            file.write(damaged)
+        try:
+            part = parts.read_part(made, output, "samples", ref)
+        except UserError as error:
+            assert path in str(error)
+            seen += 1
+            continue
+        assert part.table.equals(healthy.table)
+        assert part.failures == healthy.failures
+        assert part.offsets.tolist() == healthy.offsets.tolist()
+    assert seen > len(positions) / 2
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
+def test_a_truncated_part_is_seen(planned, length):
+    made, output = planned
+    path = parts.os.path.join(output, "samples", parts.part_name(0))
+    data = open(path, "rb").read()[:length]
+    with open(path, "wb") as file:
+        file.write(data)
+    with pytest.raises(UserError, match="damaged"):
+        parts.read_part(made, output, "samples", parts.PartRef(0, parts.part_name(0)))
+
+
+def test_of_many_writers_the_first_wins(tmp_path):
+    """Every reader sees one whole content, whatever the others do."""
+    path = str(tmp_path / "samples" / "part.parquet")
+    contents = [bytes([n]) * 200_000 for n in range(8)]
+    results = [False] * 8
+
+    def write(n):
+        results[n] = parts.publish(path, contents[n])
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(results) == 1
+    with open(path, "rb") as file:
+        assert file.read() == contents[results.index(True)]
+    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["part.parquet"]
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    """One line, nothing under the final name, no litter."""
+
+    def full(handle):
+        raise OSError(parts.errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.os, "fsync", full)
+    with pytest.raises(StorageFull, match="make room and run the same command again"):
+        parts.publish(str(tmp_path / "samples" / "part.parquet"), b"content")
+    assert list((tmp_path / "samples").iterdir()) == []
+
+
+def test_a_snippet_must_be_whole(planned):
+    made, output = planned
+    snippet = made.snippet(0)
+    with pytest.raises(AssertionError, match="other galaxies"):
+        parts.write_parts(made, output, snippet, batches(made, snippet)[1:])
+    with pytest.raises(AssertionError, match="other galaxies"):
+        parts.write_parts(made, output, snippet, batches(made, snippet) * 2)
+
+
+def test_a_second_try_without_success_stores_nothing(planned):
+    made, output = planned
+    snippet = dataclasses.replace(made.snippet(0), only=(1, 3), attempt=1)
+    assert parts.write_parts(made, output, snippet, batches(made, snippet, failed=(1, 3))) is None
+    assert not parts.is_stored(made, output, snippet)
+
+
+def test_the_same_table_gives_the_same_bytes():
+    table = pa.table({"id_str": ["a", "b"], "x": np.array([1, np.nan], np.float32)})
+    assert parts.to_parquet(table).equals(parts.to_parquet(table))
+    assert pq.read_table(pa.BufferReader(parts.to_parquet(table, "snappy"))).schema == table.schema
+
+
+def test_part_names_sort_in_catalogue_order():
+    names = [parts.part_name(s, a) for s in (0, 1, 9, 10, 99_999, 100_000) for a in (0, 1, 2)]
+    assert names == sorted(names)
+
+
+def test_metadata_is_json_a_person_can_read(planned):
+    made, output = planned
+    schema = pq.read_schema(parts.os.path.join(output, "samples", parts.part_name(0)))
+    metadata = json.loads(schema.metadata[b"beam_zoo"])
+    assert metadata == {"fingerprint": made.fingerprint, "snippet": 0, "attempt": 0, "failures": []}
