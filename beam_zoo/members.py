@@ -187,6 +187,7 @@ def _check_name(path: str, name: str) -> None:
 
 def _beside(path: str, file: str) -> str:
     """A path of a YAML file, relative to its folder; hub names and remote paths stay as they are."""
+    file = file.replace("hf-hub:", HUB, 1) if file.startswith("hf-hub:") else file  # timm's newer way
     if file.startswith(HUB) or "://" in file:
         return file
     return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(file)))
@@ -194,8 +195,8 @@ def _beside(path: str, file: str) -> str:
 
 def _encoder(path: str, encoder: str | None) -> str | None:
     """A timm architecture's name, or the path of an encoder's checkpoint."""
-    if encoder is None or encoder.startswith(HUB):
-        return encoder
+    if encoder is None:
+        return None
     is_file = "/" in encoder or encoder.endswith((".ckpt", ".pt", ".pth", ".bin", ".safetensors"))
     return _beside(path, encoder) if is_file else encoder
 

@@ -95,8 +95,16 @@ class Progress:
             self._show_lines()
 
     def _show_bar(self) -> None:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
         with tqdm(
-            total=self._total, desc=self._label, unit=" galaxies", dynamic_ncols=True, smoothing=0.1
+            total=self._total,
+            desc=self._label,
+            unit=" galaxies",
+            # Some terminals report a size of 0 x 0, in which nothing would be drawn.
+            ncols=None if width else 100,
+            nrows=None if width else 24,
+            dynamic_ncols=width > 0,
+            smoothing=0.1,
         ) as bar:
             ended = False
             while not ended:

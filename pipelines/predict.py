@@ -7,17 +7,14 @@ writes OUT/friendly, OUT/advanced, OUT/samples, OUT/failures (Parquet) and OUT/m
 
 import sys
 
+from pipelines import command
+
 DESCRIPTION = "Predict vote fractions of galaxies with an ensemble of Zoobot checkpoints."
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    from pipelines.quiet import set_up_logging
-
-    set_up_logging()
-    from pipelines.run import main as run  # imports Beam and torch: after logging, so that it is quiet
-
-    return run("predict", DESCRIPTION, argv)
+    return command.main("predict", DESCRIPTION, argv)
 
 
 if __name__ == "__main__":

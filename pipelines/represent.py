@@ -7,17 +7,14 @@ writes OUT/representations/{member} and OUT/failures (Parquet) and OUT/manifest.
 
 import sys
 
+from pipelines import command
+
 DESCRIPTION = "Write the features that Zoobot encoders give to galaxies."
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    from pipelines.quiet import set_up_logging
-
-    set_up_logging()
-    from pipelines.run import main as run  # imports Beam and torch: after logging, so that it is quiet
-
-    return run("represent", DESCRIPTION, argv)
+    return command.main("represent", DESCRIPTION, argv)
 
 
 if __name__ == "__main__":

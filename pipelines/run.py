@@ -1,7 +1,6 @@
 """Carry out a prepared run: samples, tables, manifest, exit code."""
 
 import collections
-import contextlib
 import dataclasses
 import datetime
 import json
@@ -10,7 +9,6 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Iterator
 from importlib import metadata
 
 import apache_beam as beam
@@ -18,18 +16,20 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_zoo import members, parts
 from beam_zoo import output as outputs
-from beam_zoo.errors import StorageFull, UserError, known_error
+from beam_zoo.errors import UserError
 from beam_zoo.plan import write_json
 from beam_zoo.progress import Progress
 from beam_zoo.records import PartRef, Snippet
 from beam_zoo.run import Run
 from beam_zoo.tables import REPORTS, table_folders
-from pipelines.options import OPTIONS, Options, parse
+from pipelines import prepare as preparation
+from pipelines.describe import describe
+from pipelines.options import Options
 from pipelines.samples import samples
 from pipelines.tables import tables
 from runners import beam_options, direct
 
-USER_ERROR, TOO_MANY_FAILURES, STORAGE_FULL = 2, 3, 4
+TOO_MANY_FAILURES = 3
 TABLE_PARTS_AT_ONCE = 2
 VERSIONS = (
     "beam-zoo",
@@ -46,44 +46,16 @@ VERSIONS = (
 )
 
 
-def main(command: str, description: str, argv: list[str] | None = None) -> int:
-    """A whole command.
+def execute(command: str, options: Options) -> int:
+    """Check, plan, predict, build the tables, and write the manifest.
 
     Returns:
-        The exit code: 0, 2 for a mistake of the user, 3 for too many failures, 4 for a full disk.
+        The exit code: 0, or 3 if more galaxies failed than `--max_failure_fraction` allows.
+
+    Raises:
+        UserError: something is wrong that the user can put right.
+        StorageFull: the output's disk is full.
     """
-    try:
-        with known_errors():
-            names = [option.name for option in OPTIONS] + ["config", "help"]
-            options = parse(command, description, argv, lambda flags: beam_options.check(flags, names))
-            if options.print_config:
-                print(options.describe())
-                return 0
-            return _run(command, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except StorageFull as error:
-        print(f"error: {error}", file=sys.stderr)
-        return STORAGE_FULL
-
-
-@contextlib.contextmanager
-def known_errors() -> Iterator[None]:
-    """Unwrap errors of ours from what a runner raises; others stay as they are."""
-    try:
-        yield
-    except Exception as error:
-        known = known_error(error)
-        if known is None:
-            raise
-        raise known from None
-
-
-def _run(command: str, options: Options) -> int:
-    from pipelines import prepare as preparation
-    from pipelines.describe import describe
-
     begin = time.time()
     prepared = preparation.prepare(command, options)
     run = prepared.run
@@ -100,6 +72,10 @@ def _run(command: str, options: Options) -> int:
     else:
         predict_here(run, missing + again, options.beam)
         if options.snippets:
+            print(
+                f"samples of snippets {options.snippets} are stored in {run.output}; the same command without --snippets goes on",
+                file=sys.stderr,
+            )
             return 0
         outputs.remove_tables(run.output, table_folders(run.plan))
         tables_here(run, options.beam)

@@ -3,13 +3,16 @@
 import argparse
 from typing import NoReturn
 
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
 from beam_zoo.errors import UserError, did_you_mean
 
 DIRECT = "DirectRunner"
 RUNNERS = (DIRECT, "FlinkRunner", "DataflowRunner", "PortableRunner", "PrismRunner", "SparkRunner")
+ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK")
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(_BeamArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (an option of Apache Beam)")
 
@@ -31,16 +34,18 @@ def check(flags: list[str], others: list[str]) -> None:
         if name not in known:
             valid = [*known, *(f"--{other}" for other in others)]
             raise UserError(f"there is no option {name}{did_you_mean(name, valid)}")
-    parser.parse_args(flags)
+    environment = parser.parse_args(flags).environment_type
+    if environment and not environment.startswith("beam:env:") and environment not in ENVIRONMENTS:
+        raise UserError(
+            f"--environment_type cannot be {environment!r}{did_you_mean(environment, ENVIRONMENTS)}"
+        )
     if (runner := runner_name(flags)) not in RUNNERS:
         raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    from apache_beam.options import pipeline_options
-
     parser = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
-    waiting = [pipeline_options.PipelineOptions]
+    waiting = [PipelineOptions]
     seen = set()
     while waiting:
         cls = waiting.pop()

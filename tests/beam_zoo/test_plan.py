@@ -1,0 +1,224 @@
+"""The plan on disk: what was put in comes out, row by row; and what tells two runs apart."""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_zoo import output as outputs
+from beam_zoo import plan as plans
+from beam_zoo.errors import UserError
+from beam_zoo.members import Member
+from beam_zoo.plan import Plan
+
+CARRIED = ("ra", "name")
+
+
+def _member(name: str = "a", **changes: Any) -> Member:
+    settings: dict[str, Any] = {
+        "name": name, "zoobot_class": "ZoobotTree", "checkpoint": "a.ckpt", "path": "/a.ckpt", "sha256": "0" * 64,
+        "revision": None, "architecture": None, "architecture_kwargs": {}, "encoder": None, "schema": None,
+        "outputs": ("x",), "view": {"output_size": 64}, "greyscale": False, "dropout_rate": 0.2,
+        "random_view": False, "trust_checkpoint": False,
+    }  # fmt: skip
+    return Member(**{**settings, **changes})
+
+
+def _plan(rows: int, snippet_size: int, **changes: Any) -> Plan:
+    settings: dict[str, Any] = {
+        "command": "predict", "rows": rows, "catalogue": {"sha256": "f", "limit": None, "files": []},
+        "image_root": "/images", "snippet_size": snippet_size, "members": (_member(),), "first_pass": 0,
+        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED,
+    }  # fmt: skip
+    return Plan(**{**settings, **changes})
+
+
+def _table(rows: int) -> pa.Table:
+    return pa.table(
+        {
+            "id_str": [f"galaxy, {i}" for i in range(rows)],
+            "file_loc": [None if i % 5 == 3 else f"{i}.jpg" for i in range(rows)],
+            "ra": pa.array([None if i % 7 == 2 else i / 3 for i in range(rows)], pa.float64()),
+            "name": pa.array([f"n{i % 4}" for i in range(rows)]).dictionary_encode(),
+        }
+    )
+
+
+def _batches(table: pa.Table, size: int) -> Iterator[pa.RecordBatch]:
+    # Each file has a dictionary of its own, as those of a folder of Parquet files do.
+    for start in range(0, table.num_rows, size):
+        batch = table.slice(start, size)
+        name = batch["name"].cast(pa.string()).combine_chunks().dictionary_encode()
+        yield from batch.set_column(3, "name", name).combine_chunks().to_batches()
+
+
+@pytest.mark.parametrize(
+    ("rows", "snippet_size", "batch"),
+    [(1, 1, 1), (23, 5, 4), (20, 5, 20), (23, 1, 7), (23, 1000, 2), (130, 7, 64), (3, 3, 1)],
+)
+def test_rows_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, snippet_size: int, batch: int
+) -> None:
+    """A row group a snippet, a file a table part, whatever batches the catalogue comes in."""
+    monkeypatch.setattr(plans, "TABLE_ROWS", 40)
+    table, plan, output = _table(rows), _plan(rows, snippet_size), str(tmp_path / "out")
+    plans.write(plan, output, _batches(table, batch), {})
+    assert plans.read(output) == plan
+    assert sum(len(plan.table_rows(part)) for part in range(plan.table_parts)) == rows
+    for number in range(plan.snippets):
+        snippet = plan.snippet(number)
+        part = table.slice(snippet.start, snippet.stop - snippet.start)
+        ids, locations = plan.read_rows(output, snippet)
+        assert (ids, locations) == (part["id_str"].to_pylist(), part["file_loc"].to_pylist())
+        carried = plan.read_carried(output, number)
+        assert carried.to_pylist() == part.select(CARRIED).to_pylist()
+    files = sorted((tmp_path / "out" / "_plan" / "rows").iterdir())
+    assert len(files) == plan.table_parts
+    assert sum(pq.ParquetFile(file).num_row_groups for file in files) == plan.snippets
+    parts = [plan.read_table_rows(output, part) for part in range(plan.table_parts)]
+    assert [row for part in parts for row in part.to_pylist()] == table.to_pylist()
+    assert parts[0].schema.field("ra").type == pa.float64()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_plan"]
+
+
+def test_the_first_of_two_plans_stays(tmp_path: Path) -> None:
+    """Two jobs that plan at once: one plan, whole, and nothing left of the other."""
+    output, table = str(tmp_path / "out"), _table(50)
+    jobs = [_plan(50, 10, seed=seed) for seed in range(4)]
+    start = threading.Barrier(len(jobs))
+
+    def write(plan: Plan) -> None:
+        start.wait()
+        plans.write(plan, output, _batches(table, 9), {})
+
+    threads = [threading.Thread(target=write, args=(plan,)) for plan in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    there = plans.read(output)
+    assert there in jobs
+    plans.write(_plan(50, 10, seed=99), output, _batches(table, 9), {})
+    assert plans.read(output) == there
+    assert [path.name for path in Path(output).iterdir()] == ["_plan"]
+
+
+def test_a_plan_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield from _batches(_table(10), 5)
+        raise UserError("the catalogue changed")
+
+    with pytest.raises(UserError):
+        plans.write(_plan(20, 5), str(tmp_path / "out"), broken(), {})
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_staged_checkpoints_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"weights")
+    staged = {"_plan/members/x.ckpt": str(tmp_path / "x.ckpt")}
+    plans.write(_plan(3, 3), str(tmp_path / "out"), _batches(_table(3), 3), staged)
+    assert (tmp_path / "out" / "_plan" / "members" / "x.ckpt").read_bytes() == b"weights"
+
+
+def test_other_carried_columns_build_only_their_own_files(tmp_path: Path) -> None:
+    output, table = str(tmp_path / "out"), _table(12)
+    old = _plan(12, 5)
+    plans.write(old, output, _batches(table, 4), {})
+    before = {path: path.stat().st_mtime_ns for path in Path(output, "_plan").rglob("*.parquet")}
+    new = dataclasses.replace(old, carried=("name",))
+    assert not plans.differences(old, new)
+    plans.update(new, output, _batches(table, 4))
+    after = {path: path.stat().st_mtime_ns for path in Path(output, "_plan").rglob("*.parquet")}
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 1
+    there = plans.read(output)
+    assert there == new
+    assert there.read_table_rows(output, 0).to_pylist() == table.drop_columns(["ra"]).to_pylist()
+    plans.update(old, output, _batches(table, 4))  # and back: nothing is built again
+    assert len(list(Path(output, "_plan").rglob("*.parquet"))) == len(after)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed (0 there, 1 now)"),
+        ({"passes": 3}, "passes (2 there, 3 now)"),
+        ({"first_pass": 5}, "first_pass (0 there, 5 now)"),
+        ({"precision": "bf16"}, "precision (fp32 there, bf16 now)"),
+        ({"snippet_size": 7}, "snippet_size (5 there, 7 now)"),
+        ({"command": "represent", "carried": ()}, "command (predict there, represent now)"),
+        ({"catalogue": {"sha256": "e", "limit": None}}, "catalogue (its ids, image paths or rows)"),
+        ({"catalogue": {"sha256": "e", "limit": 9}}, "limit (none there, 9 now)"),
+        ({"members": (_member("b"),)}, "members (a is there only)"),
+        ({"members": (_member(), _member("b"))}, "members (b is now only)"),
+        ({"members": (_member(sha256="1"),)}, "sha256 of member a"),
+        ({"members": (_member(view={"output_size": 128}),)}, "view of member a"),
+        ({"members": (_member(dropout_rate=0.0),)}, "dropout_rate of member a"),
+    ],
+)
+def test_differences_are_named(changes: dict[str, Any], words: str) -> None:
+    old = _plan(10, 5)
+    new = dataclasses.replace(old, **changes)
+    assert words in plans.differences(old, new)
+    assert new.fingerprint != old.fingerprint
+
+
+def test_what_moves_no_number_is_no_difference() -> None:
+    old = _plan(10, 5, members=(_member("a"), _member("b")))
+    moved = (_member("a", path="/elsewhere.ckpt", checkpoint="b.ckpt", trust_checkpoint=True), _member("b"))
+    catalogue = {**old.catalogue, "location": "elsewhere.csv", "files": [["x", 1, 2]]}
+    new = dataclasses.replace(old, image_root="/x", carried=(), members=moved, catalogue=catalogue)
+    assert plans.differences(old, new) == [] and new.fingerprint == old.fingerprint
+    swapped = dataclasses.replace(old, members=old.members[::-1])
+    assert plans.differences(old, swapped) == ["the order of the members"]
+
+
+def test_damaged_plans_are_one_line(tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    assert plans.read(output) is None
+    plans.write(_plan(3, 3), output, _batches(_table(3), 3), {})
+    path = tmp_path / "out" / "_plan" / "plan.json"
+    content = json.loads(path.read_text())
+    for text, words in (
+        ("", "cannot read the plan"),
+        ("{", "cannot read the plan"),
+        (json.dumps({**content, "format": 999}), "another version"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            plans.read(output)
+
+
+def test_clear_removes_what_is_ours_and_the_plan_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop half-way leaves an output that can still be cleared; folders and files of the user stay."""
+    output = tmp_path / "out"
+    plans.write(_plan(12, 5), str(output), _batches(_table(12), 4), {})
+    for name in ("samples/part-0000001.parquet", "representations/a/part-0000001.parquet", "_retry/0000001"):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).touch()
+    theirs = ["notes.txt", "samples/mine.parquet", "friendly/part-1.csv", "_plan/read me"]
+    for name in theirs:
+        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).touch()
+    (output / "empty").mkdir()
+    removed = []
+    unlink = outputs.os.unlink
+
+    def watched(path: str) -> None:
+        removed.append(path)
+        unlink(path)
+
+    monkeypatch.setattr(outputs.os, "unlink", watched)
+    outputs.clear(str(output))
+    assert removed[-1].endswith("_plan/plan.json")
+    left = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+    assert left == sorted(theirs)
+    assert (output / "empty").is_dir() and not (output / "representations").exists()

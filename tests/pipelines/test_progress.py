@@ -1,0 +1,76 @@
+"""The progress of a run: a live bar on a terminal, plain lines in a log."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from beam_zoo import progress
+
+
+def on_a_terminal(argv: list[str]) -> list[tuple[float, str]]:
+    """Run a command whose stderr is a terminal: what it wrote, piece by piece, with the time of each."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    pieces = []
+    while True:
+        try:
+            data = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        pieces.append((time.monotonic(), data.decode(errors="replace")))
+    os.close(ours)
+    assert process.wait() == 0, "".join(text for _, text in pieces)
+    return pieces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_live_bar(few, trees, tmp_path, processes):
+    """It counts within a snippet, with several processes too, and never stands still."""
+    argv = [sys.executable, "-m", "pipelines.predict", "--catalogue", few, "--models", *trees]
+    argv += ["--output", tmp_path / "out", "--batch_size", 1, "--snippet_size", 12, "--passes", 2]
+    if processes == 2:
+        argv += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    pieces = on_a_terminal([str(word) for word in argv])
+    bar = [(moment, text) for moment, text in pieces if "galaxies/s" in text or "galaxies]" in text or "/23" in text]
+    counts = [int(n) for _, text in bar for n in re.findall(r"(\d+)/23", text)]
+    assert counts == sorted(counts) and counts[-1] == 23
+    if processes == 1:
+        assert len(set(counts)) > 3, "it must move within a snippet"
+    moments = [moment for moment, _ in bar]
+    assert max(b - a for a, b in zip(moments, moments[1:], strict=False)) < 5
+    text = "".join(text for _, text in pieces)
+    assert "0 failed" in text
+
+
+def test_lines_in_a_log(predict, few, trees):
+    """Not a terminal: lines without carriage returns, the last with the totals."""
+    result = predict(few, trees, "--passes", "1")
+    lines = [line for line in result.err.splitlines() if line.startswith("predict: ")]
+    assert "\r" not in result.err
+    assert re.match(r"predict: 23 of 23 galaxies, [\d.]+ galaxies/s, after \d+ s, 0 failed", lines[-1])
+
+
+def test_workers_are_added_up(capsys):
+    """Galaxies count in shares of members; processes that have gone stay counted."""
+    with progress.Progress(10, "test") as shown:
+        for _ in range(3):
+            progress.add(shown.folder, inferred=2 / 3)
+        program = (
+            "from beam_zoo import progress\n"
+            f"progress.add({shown.folder!r}, inferred=4.5)\nprogress.add({shown.folder!r}, failed=1)"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
+        done, failed = shown.read()
+        assert (round(done, 6), failed) == (7.5, 1)
+    assert not os.path.exists(shown.folder)
+    progress.add(shown.folder, inferred=1)  # a worker that outlives the driver is not disturbed
+    progress.add(None, inferred=1)
