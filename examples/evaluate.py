@@ -48,6 +48,8 @@ class Figures:
     """Area under the ROC curve of featured-or-disk against smooth, for the true class."""
     coverage: dict[str, float]
     """By question, the share of true vote fractions of its answers within the 90% intervals."""
+    disk_coverage: dict[str, float]
+    """The same for disks alone: an elliptical has neither arms nor a ring, which is easy."""
     mean_absolute_error: dict[str, float]
     """By question, the mean distance of predicted from true vote fractions."""
 
@@ -127,6 +129,7 @@ def measure(concentrations: NDArray[np.float32], unseen: UnseenGalaxies) -> Figu
     return Figures(
         auc=float(roc_auc_score(unseen.is_disk, fractions[:, featured])),
         coverage={q: float(covered[:, columns].mean()) for q, columns in answers.items()},
+        disk_coverage={q: float(covered[unseen.is_disk, columns].mean()) for q, columns in answers.items()},
         mean_absolute_error={q: float(error[:, columns].mean()) for q, columns in answers.items()},
     )
 
@@ -149,7 +152,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"AUC of featured-or-disk against smooth: {figures.auc:.4f}")
     for question, share in figures.coverage.items():
         error = figures.mean_absolute_error[question]
-        print(f"{question}: 90% intervals cover {share:.1%}, mean absolute error {error:.3f}")
+        disks = figures.disk_coverage[question]
+        print(
+            f"{question}: 90% intervals cover {share:.1%} ({disks:.1%} for disks alone), "
+            f"mean absolute error {error:.3f}"
+        )
 
 
 if __name__ == "__main__":

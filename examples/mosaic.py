@@ -21,9 +21,7 @@ CROP = 1 / 1.2
 """Central share of each side that is shown: what the members see through the minimal view."""
 
 
-def sorted_galaxies(
-    predictions: pd.DataFrame, catalogue: pd.DataFrame, column: str
-) -> pd.DataFrame:
+def sorted_galaxies(predictions: pd.DataFrame, catalogue: pd.DataFrame, column: str) -> pd.DataFrame:
     """Galaxies with a number in `column`, highest first.
 
     Args:
@@ -95,18 +93,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--predictions", type=Path, required=True, help="folder of Parquet parts, or one file"
     )
-    parser.add_argument(
-        "--catalogue", type=Path, required=True, help="CSV with id_str and file_loc"
-    )
+    parser.add_argument("--catalogue", type=Path, required=True, help="CSV with id_str and file_loc")
     parser.add_argument("--column", required=True, help="what to sort by, e.g. ring_yes_fraction")
     parser.add_argument("--output", type=Path, required=True, help="PNG to write")
     parser.add_argument("--columns", type=int, default=10, help="galaxies a row (default 10)")
     parser.add_argument("--limit", type=int, help="draw only this many, the highest")
     arguments = parser.parse_args(argv)
     catalogue = pd.read_csv(arguments.catalogue, dtype={"id_str": str})
-    galaxies = sorted_galaxies(
-        pd.read_parquet(arguments.predictions), catalogue, arguments.column
-    ).head(arguments.limit if arguments.limit is not None else len(catalogue))
+    galaxies = sorted_galaxies(pd.read_parquet(arguments.predictions), catalogue, arguments.column).head(
+        arguments.limit if arguments.limit is not None else len(catalogue)
+    )
     mosaic = draw_mosaic(galaxies, arguments.catalogue.parent, max(1, arguments.columns))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     mosaic.save(arguments.output)

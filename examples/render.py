@@ -104,9 +104,7 @@ def _add_disk_galaxy(flux: Map, galaxy: Galaxy, pixel: float, rng: np.random.Gen
     # Logarithmic spiral: the arm's azimuth grows with the logarithm of the radius.
     winds = np.log(r) * np.float32(galaxy.winding / np.tan(np.radians(galaxy.pitch_angle)))
     wobble = np.float32(0.35) * np.cos(
-        np.float32(rng.integers(1, 4)) * azimuth
-        + np.float32(2.5) * r
-        + np.float32(rng.uniform(0, 6))
+        np.float32(rng.integers(1, 4)) * azimuth + np.float32(2.5) * r + np.float32(rng.uniform(0, 6))
     )
     phase = azimuth - np.float32(np.radians(galaxy.arm_phase))
     crest = np.cos(np.float32(galaxy.arm_number) * (phase - winds) + wobble)
@@ -128,12 +126,8 @@ def _add_disk_galaxy(flux: Map, galaxy: Galaxy, pixel: float, rng: np.random.Gen
     # The bulge is rounder than the tilted disk; its flux follows from the bulge fraction.
     bulge_radius = galaxy.effective_radius * (0.12 + 0.3 * galaxy.bulge_fraction)
     bulge_axis_ratio = max(galaxy.axis_ratio, 0.65)
-    bulge = _sersic(
-        np.hypot(x, y / np.float32(bulge_axis_ratio)), bulge_radius, galaxy.sersic_index, pixel
-    )
-    bulge *= np.float32(
-        disk.sum() / bulge.sum() * galaxy.bulge_fraction / (1.0 - galaxy.bulge_fraction)
-    )
+    bulge = _sersic(np.hypot(x, y / np.float32(bulge_axis_ratio)), bulge_radius, galaxy.sersic_index, pixel)
+    bulge *= np.float32(disk.sum() / bulge.sum() * galaxy.bulge_fraction / (1.0 - galaxy.bulge_fraction))
 
     young = np.float32(2.2) * arms + ring
     if galaxy.inclination > 78.0:
@@ -147,16 +141,12 @@ def _add_disk_galaxy(flux: Map, galaxy: Galaxy, pixel: float, rng: np.random.Gen
     young_colour = YOUNG + np.float32(0.5 * galaxy.colour) * (MIXED - YOUNG)
     for channel in range(3):
         flux[channel, box, box] += snr * (
-            old_colour[channel] * bulge
-            + disk_colour[channel] * between
-            + young_colour[channel] * young
+            old_colour[channel] * bulge + disk_colour[channel] * between + young_colour[channel] * young
         )
     _add_clumps(flux, box.start, young, snr, rng)
 
 
-def _add_clumps(
-    flux: Map, start: int, young: Map, snr: np.float32, rng: np.random.Generator
-) -> None:
+def _add_clumps(flux: Map, start: int, young: Map, snr: np.float32, rng: np.random.Generator) -> None:
     """Adds star-forming clumps to `flux` (3, size, size) where young stars are, `young` (n, n)."""
     size, side = flux.shape[1], young.shape[0]
     tries = rng.integers(0, side, size=(60, 2))

@@ -60,9 +60,7 @@ def simulate_galaxy(seed: int, index: int, size: int = REFERENCE_SIZE) -> Simula
     )
     galaxy = draw_galaxy(shape_rng)
     buffer = io.BytesIO()
-    Image.fromarray(render(galaxy, size, image_rng)).save(
-        buffer, format="JPEG", quality=JPEG_QUALITY
-    )
+    Image.fromarray(render(galaxy, size, image_rng)).save(buffer, format="JPEG", quality=JPEG_QUALITY)
     probabilities = answer_probabilities(galaxy)
     return SimulatedGalaxy(
         id_str=f"sim-{index:06d}",
@@ -73,9 +71,7 @@ def simulate_galaxy(seed: int, index: int, size: int = REFERENCE_SIZE) -> Simula
     )
 
 
-def simulate_galaxies(
-    count: int, seed: int, size: int = REFERENCE_SIZE
-) -> Iterator[SimulatedGalaxy]:
+def simulate_galaxies(count: int, seed: int, size: int = REFERENCE_SIZE) -> Iterator[SimulatedGalaxy]:
     """The first `count` galaxies of the survey `seed`, one at a time."""
     for index in range(count):
         yield simulate_galaxy(seed, index, size)

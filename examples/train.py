@@ -47,7 +47,7 @@ class MemberSpec:
 
 MEMBERS = (
     MemberSpec("demo_a", "test_resnet", 3e-3, 11),
-    MemberSpec("demo_b", "lcnet_050", 3e-3, 22),
+    MemberSpec("demo_b", "test_byobnet", 3e-3, 22),
 )
 
 
@@ -155,9 +155,7 @@ def train_member(
     start = time.monotonic()
     for epoch in range(epochs):
         total = 0.0
-        for step, chosen in enumerate(
-            torch.randperm(len(pixels))[: steps * batch_size].split(batch_size)
-        ):
+        for step, chosen in enumerate(torch.randperm(len(pixels))[: steps * batch_size].split(batch_size)):
             batch = {"image": turned(pixels[chosen]).float() / 255.0}
             batch.update(zip(LABEL_COLS, counts[chosen].unbind(dim=1), strict=True))
             loss = model.training_step(batch, step)["loss"]
@@ -190,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--galaxies", type=int, default=8000, help="how many (default 8000)")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over them (default 12)")
+    parser.add_argument("--epochs", type=int, default=20, help="passes over them (default 20)")
     parser.add_argument(
         "--cache", type=Path, help="an .npz file that keeps the simulated galaxies between runs"
     )

@@ -16,7 +16,7 @@ def describe(prepared: Prepared, stored: dict[int, list[PartRef]]) -> str:
     plan = prepared.run.plan
     done = sum(number in stored for number in prepared.snippets)
     lines = [
-        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} snippets of {plan.snippet_size:,}, "
+        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} snippets of up to {plan.snippet_size:,}, "
         f"on {prepared.run.device} in {plan.precision}",
         f"snippets: {len(prepared.snippets) - done:,} to do, {done:,} already stored",
     ]
@@ -44,12 +44,14 @@ def _passes(member: Member, plan: Plan) -> str:
 
 
 def _bytes(plan: Plan) -> float:
-    """Samples are float32 and stored uncompressed; table columns are float32."""
+    """Samples are float32 and stored uncompressed, table columns float32; a column of a part has a footer."""
+    footers = 300.0
     if plan.command == "represent":
         return plan.rows * len(plan.members) * 4 * 1024
     outputs = len(plan.outputs)
     samples = plan.passes * len(plan.members) * (4 * outputs + 2)
-    return plan.rows * (samples + 5 * outputs * 4 + 60)
+    columns = plan.snippets * outputs + plan.table_parts * 5 * outputs
+    return plan.rows * (samples + 5 * outputs * 4 + 60) + footers * columns
 
 
 def _size(size: float) -> str:
