@@ -187,7 +187,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command, work: Path) -> None
     assert code == 0, err
     assert _tree(work) == before
     for words in (
-        "23 galaxies in 5 snippets of 5",
+        "23 galaxies in 5 snippets of up to 5",
         "4 to do, 0 already stored",
         "member a: 1 encoder and 3 head passes",
         "member b:",
