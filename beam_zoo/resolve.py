@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 import torch
-from torch import nn
 
 from beam_zoo import checkpoints, hub
 from beam_zoo import schema as schemas
@@ -56,7 +55,9 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         architecture, kwargs = _architecture(spec, own, previous, revision)
         model = _build(spec, content, architecture, kwargs, path)
         _check_view(spec, model)
-        schema, outputs, rate = None, (), 0.0
+        schema: dict[str, Any] | None = None
+        outputs: tuple[str, ...] = ()
+        rate = 0.0
         if not represent:
             schema, outputs = _outputs(spec, own, model)
             rate = _dropout_rate(spec, own, model)
@@ -111,7 +112,7 @@ def _build(
     architecture: str | None,
     kwargs: dict[str, Any],
     path: str,
-) -> nn.Module:
+) -> Any:
     """The model without its weights: on torch's meta device, unless the architecture needs a real one."""
     for device in ("meta", "cpu"):
         try:
@@ -125,7 +126,7 @@ def _build(
     raise AssertionError("unreachable")
 
 
-def _check_view(spec: MemberSpec, model: nn.Module) -> None:
+def _check_view(spec: MemberSpec, model: Any) -> None:
     """Refuse a view that the encoder cannot take, by the shapes alone."""
     shape = View(spec.view).shape
     device = next(model.parameters()).device
@@ -210,7 +211,7 @@ def _check_channels(spec: MemberSpec, own: dict[str, Any]) -> None:
 
 
 def _outputs(
-    spec: MemberSpec, own: dict[str, Any], model: torch.nn.Module
+    spec: MemberSpec, own: dict[str, Any], model: Any
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """The schema (of a tree) and the names of the outputs, held against the checkpoint."""
     if spec.kind == "tree":
@@ -249,7 +250,7 @@ def _tree_schema(spec: MemberSpec, own: dict[str, Any], width: int) -> dict[str,
     return schema
 
 
-def _dropout_rate(spec: MemberSpec, own: dict[str, Any], model: torch.nn.Module) -> float:
+def _dropout_rate(spec: MemberSpec, own: dict[str, Any], model: Any) -> float:
     """Rate of the head's dropout, 0 where it is not applied at test time."""
     wanted = spec.test_time_dropout
     if wanted is None:

@@ -63,8 +63,8 @@ def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]
     _check_size(settings["output_size"])
     if "${" in repr(changes):
         raise UserError("view: ${...} is not filled in: write the value itself")
-    view = View(settings)
-    if view.pixels(Image.new("RGB", (300, 200))).shape != view.shape:
+    made = View({str(name): value for name, value in settings.items()})
+    if made.pixels(Image.new("RGB", (300, 200))).shape != made.shape:
         raise UserError(
             "view: these settings leave an image its own size, and a member needs one size: "
             "set random_affine, random_perspective, random_resized_crop or center_crop"

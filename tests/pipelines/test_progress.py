@@ -10,6 +10,7 @@ import time
 import pytest
 
 from beam_zoo import progress
+from tests import checkpoints
 
 
 def on_a_terminal(argv: list[str]) -> list[tuple[float, str]]:
@@ -35,12 +36,17 @@ def on_a_terminal(argv: list[str]) -> list[tuple[float, str]]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_live_bar(few, trees, tmp_path, processes):
     """It counts within a snippet, with several processes too, and never stands still."""
-    argv = [sys.executable, "-m", "pipelines.predict", "--catalogue", few, "--models", *trees]
-    argv += ["--output", tmp_path / "out", "--batch_size", 1, "--snippet_size", 12, "--passes", 2]
+    slow = checkpoints.member(tmp_path / "slow.yaml", trees[0].with_suffix(".ckpt"), view="default")
+    argv = [sys.executable, "-m", "pipelines.predict", "--catalogue", few, "--models", slow]
+    argv += ["--output", tmp_path / "out", "--batch_size", 1, "--snippet_size", 12, "--passes", 20]
     if processes == 2:
         argv += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     pieces = on_a_terminal([str(word) for word in argv])
-    bar = [(moment, text) for moment, text in pieces if "galaxies/s" in text or "galaxies]" in text or "/23" in text]
+    bar = [
+        (moment, text)
+        for moment, text in pieces
+        if "galaxies/s" in text or "galaxies]" in text or "/23" in text
+    ]
     counts = [int(n) for _, text in bar for n in re.findall(r"(\d+)/23", text)]
     assert counts == sorted(counts) and counts[-1] == 23
     if processes == 1:
