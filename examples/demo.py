@@ -39,10 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from examples import mosaic as mosaics
 
-    mosaics.main(
-        ["--predictions", str(predictions / "friendly"), "--catalogue", str(sky / "catalogue.csv")]
-        + ["--column", "ring_yes_fraction", "--output", str(mosaic)]
-    )
+    arguments = ["--predictions", str(predictions / "friendly"), "--catalogue", str(sky / "catalogue.csv")]
+    mosaics.main([*arguments, "--column", "ring_yes_fraction", "--output", str(mosaic)])
     friendly = pd.read_parquet(predictions / "friendly")
     print(f"\nThe first rows of {predictions}/friendly ({len(friendly)} galaxies):\n")
     print(friendly.head(8).round(3).to_string(index=False))

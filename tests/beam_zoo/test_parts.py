@@ -1,8 +1,11 @@
 """Parts: written once, whole or not at all, and believed only when undamaged."""
 
 import dataclasses
+import errno
 import json
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +53,7 @@ def batches(made, snippet, *, failed=(), size=2, seed=0):
 def test_what_is_written_is_read(planned):
     made, output = planned
     snippet = made.snippet(1)
-    (path := parts.os.path.join(output, "samples", parts.part_name(1))) and parts.os.unlink(path)
+    os.unlink(os.path.join(output, "samples", parts.part_name(1)))
     given = batches(made, snippet, failed=(1,))
     ref = parts.write_parts(made, output, snippet, given[::-1])
     part = parts.read_part(made, output, "samples", ref)
@@ -68,12 +71,12 @@ def test_what_is_written_is_read(planned):
 def test_any_flipped_bit_is_seen_or_harmless(planned):
     made, output = planned
     ref = parts.PartRef(0, parts.part_name(0))
-    path = parts.os.path.join(output, "samples", ref.name)
-    data = open(path, "rb").read()
+    path = os.path.join(output, "samples", ref.name)
+    data = Path(path).read_bytes()
     healthy = parts.read_part(made, output, "samples", ref)
     seen = 0
     chance = np.random.default_rng(0)
-    positions = [*range(0, 400), *range(len(data) - 400, len(data)), *chance.integers(0, len(data), 1200)]
+    positions = [*range(400), *range(len(data) - 400, len(data)), *chance.integers(0, len(data), 1200)]
     for position in positions:
         damaged = bytearray(data)
         damaged[position] ^= 1 << int(chance.integers(8))
@@ -94,8 +97,8 @@ def test_any_flipped_bit_is_seen_or_harmless(planned):
 @pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
 def test_a_truncated_part_is_seen(planned, length):
     made, output = planned
-    path = parts.os.path.join(output, "samples", parts.part_name(0))
-    data = open(path, "rb").read()[:length]
+    path = os.path.join(output, "samples", parts.part_name(0))
+    data = Path(path).read_bytes()[:length]
     with open(path, "wb") as file:
         file.write(data)
     with pytest.raises(UserError, match="damaged"):
@@ -126,7 +129,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     """One line, nothing under the final name, no litter."""
 
     def full(handle):
-        raise OSError(parts.errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(parts.os, "fsync", full)
     with pytest.raises(StorageFull, match="make room and run the same command again"):
@@ -163,6 +166,6 @@ def test_part_names_sort_in_catalogue_order():
 
 def test_metadata_is_json_a_person_can_read(planned):
     made, output = planned
-    schema = pq.read_schema(parts.os.path.join(output, "samples", parts.part_name(0)))
+    schema = pq.read_schema(os.path.join(output, "samples", parts.part_name(0)))
     metadata = json.loads(schema.metadata[b"beam_zoo"])
     assert metadata == {"fingerprint": made.fingerprint, "snippet": 0, "attempt": 0, "failures": []}

@@ -1,5 +1,6 @@
 """The progress of a run: a live bar on a terminal, plain lines in a log."""
 
+import itertools
 import os
 import pty
 import re
@@ -52,7 +53,7 @@ def test_a_live_bar(few, trees, tmp_path, processes):
     if processes == 1:
         assert len(set(counts)) > 3, "it must move within a snippet"
     moments = [moment for moment, _ in bar]
-    assert max(b - a for a, b in zip(moments, moments[1:], strict=False)) < 5
+    assert max(b - a for a, b in itertools.pairwise(moments)) < 5
     text = "".join(text for _, text in pieces)
     assert "0 failed" in text
 
