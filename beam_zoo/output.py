@@ -1,8 +1,8 @@
 """The folder of an output: whose it is, what may be removed from it, and whether it can be written."""
 
+import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterator
 
 from beam_zoo.errors import UserError
@@ -84,16 +84,7 @@ def _files(output: str) -> Iterator[str]:
             yield os.path.relpath(os.path.join(folder, name), output)
 
 
-def remove_tables(output: str, folders: list[str]) -> None:
-    """Remove the manifest and what a table build left unfinished: from here to the new manifest there is none."""
-    manifest = os.path.join(output, MANIFEST)
-    if os.path.exists(manifest):
-        os.unlink(manifest)
-    reports = os.path.join(output, "_tables")
-    if os.path.isdir(reports):
-        shutil.rmtree(reports)
-    for folder in folders:
-        path = os.path.join(output, folder)
-        for name in os.listdir(path) if os.path.isdir(path) else []:
-            if folder == "failures" and _OURS.fullmatch(f"{folder}/{name}"):
-                os.unlink(os.path.join(path, name))
+def remove_manifest(output: str) -> None:
+    """From here to the new manifest there is none: the output is not complete."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(output, MANIFEST))

@@ -6,12 +6,10 @@ member. Galaxies whose failure passed get an added part: `part-0000012_1.parquet
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.errors import StorageFull, UserError, one_line
-from beam_zoo.plan import Plan, sync_folder
+from beam_zoo.errors import UserError, one_line
+from beam_zoo.files import publish, storage
+from beam_zoo.plan import Plan
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 
 SAMPLES = "samples"
@@ -192,49 +191,6 @@ def to_parquet(table: pa.Table, compression: str = "none") -> pa.Buffer:
     return sink.getvalue()
 
 
-def publish(path: str, data: Any, *, replace: bool = False) -> bool:
-    """Give a file its name when its bytes are safe on disk: whole, or not at all.
-
-    Args:
-        path: the final name.
-        data: the file's bytes.
-        replace: for tables, which are views of the samples and may be built anew.
-
-    Returns:
-        Whether it was this call that wrote it: of two writers of a part the first wins.
-
-    Raises:
-        StorageFull: the disk or the quota is full.
-        UserError: the folder cannot be written.
-    """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(temporary, path)
-            else:
-                os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-        sync_folder(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                f"no space left for {path}: make room and run the same command again; what is stored is kept"
-            ) from None
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    return True
-
-
 @dataclasses.dataclass(frozen=True)
 class Part:
     """A part that was read and believed.
@@ -301,9 +257,11 @@ def _retry_folder(output: str) -> str:
 
 
 def _mark_for_retry(output: str, snippet: int) -> None:
-    os.makedirs(_retry_folder(output), exist_ok=True)
-    with open(os.path.join(_retry_folder(output), f"{snippet:07d}"), "w"):
-        pass
+    folder = _retry_folder(output)
+    with storage(folder):
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, f"{snippet:07d}"), "w"):
+            pass
 
 
 def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterable[Snippet]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.checkpoints import read_file
 from beam_zoo.errors import UserError
+from beam_zoo.files import sync_file, sync_folder, write_json
 from beam_zoo.members import Member, from_json, to_json
 from beam_zoo.records import Snippet
 
@@ -44,6 +45,7 @@ class Plan:
         seed: of all random draws.
         precision: of the encoder.
         carried: names of the columns carried into the tables.
+        versions: of the libraries that the run began with.
     """
 
     command: str
@@ -57,6 +59,7 @@ class Plan:
     seed: int
     precision: str
     carried: tuple[str, ...]
+    versions: dict[str, str | None]
 
     @property
     def kind(self) -> str:
@@ -125,6 +128,12 @@ class Plan:
         canonical = json.dumps({"format": FORMAT, **self.settings()}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @property
+    def tables_fingerprint(self) -> str:
+        """SHA-256 of what the tables depend on: tables of another fingerprint are built anew."""
+        canonical = json.dumps({"samples": self.fingerprint, "carried": list(self.carried)}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
     def carried_folder(self, output: str) -> str:
         """Where the carried columns of this plan are."""
         digest = hashlib.sha256(json.dumps(list(self.carried)).encode()).hexdigest()[:12]
@@ -187,16 +196,20 @@ class RowWriter:
         """Write what is left."""
         if self._waiting:
             self._write(self._waiting)
+        self._close_file()
+        sync_folder(self._folder)
+
+    def _close_file(self) -> None:
         if self._file:
             self._file.close()
+            sync_file(_file(self._folder, (self._snippets - 1) // self._plan.snippets_per_table))
 
     def _write(self, rows: int) -> None:
         table = pa.Table.from_batches(self._pending)
         for start in range(0, rows, self._plan.snippet_size):
             part, group = divmod(self._snippets, self._plan.snippets_per_table)
             if group == 0:
-                if self._file:
-                    self._file.close()
+                self._close_file()
                 self._file = pq.ParquetWriter(_file(self._folder, part), table.schema, compression="zstd")
             assert self._file is not None
             snippet = table.slice(start, min(self._plan.snippet_size, rows - start))
@@ -252,6 +265,7 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
             os.makedirs(os.path.dirname(copy), exist_ok=True)
             with open(copy, "wb") as file:
                 file.write(read_file(source))  # remote storage too
+            sync_file(copy)
         write_json(os.path.join(building, "plan.json"), _content(plan))
         sync_folder(building)
         try:
@@ -286,25 +300,6 @@ def _content(plan: Plan) -> dict[str, Any]:
     members = [to_json(member) for member in plan.members]
     fields = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
     return {"format": FORMAT, **fields, "carried": list(plan.carried), "members": members}
-
-
-def write_json(path: str, content: dict[str, Any]) -> None:
-    """Write a JSON file that is whole whenever it is there."""
-    temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_folder(folder: str) -> None:
-    """Make names that were added to a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def differences(old: Plan, new: Plan) -> list[str]:

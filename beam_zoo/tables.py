@@ -1,7 +1,9 @@
 """The tables of an output: their columns, and how a contiguous range of the catalogue becomes their part files."""
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -12,8 +14,9 @@ import pyarrow as pa
 from beam_zoo import parts
 from beam_zoo import schema as schemas
 from beam_zoo.catalogue import ID, LOCATION
-from beam_zoo.plan import Plan, write_json
-from beam_zoo.records import Failure
+from beam_zoo.files import publish, write_json
+from beam_zoo.plan import Plan
+from beam_zoo.records import Failure, PartRef
 from beam_zoo.statistics import Tree, value_tables
 
 FRIENDLY, ADVANCED, FAILURES = "friendly", "advanced", "failures"
@@ -132,6 +135,9 @@ def write_table_part(
     ids = [galaxy for block in blocks for galaxy in block.ids]
     if [ids[i] for i in order] != chosen.column(ID).to_pylist():
         raise ValueError(f"table part {part}: samples have other ids than the plan")
+    # Until all of its files are written, a table part has no report: it would be of other files.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(report_path(output, part))
     files: dict[str, dict[str, Any]] = {}
     if plan.command == "predict":
         carried = chosen.drop_columns([LOCATION])
@@ -142,17 +148,49 @@ def write_table_part(
     # One file says what the columns are even if nothing failed.
     if len(failed) or part == 0:
         files[FAILURES] = _write(output, FAILURES, part, failed)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(output, _name(FAILURES, part)))
     report = {
         "part": part,
+        "tables": plan.tables_fingerprint,
         "rows": len(rows),
         "predicted": len(rows) - len(failures),
         "failed": len(failures),
         "files": files,
         "parts": read,
     }
-    os.makedirs(os.path.join(output, REPORTS), exist_ok=True)
-    write_json(os.path.join(output, REPORTS, f"part-{part:06d}.json"), report)
+    write_json(report_path(output, part), report)
     return report
+
+
+def report_path(output: str, part: int) -> str:
+    """Where the report of a table part is."""
+    return os.path.join(output, REPORTS, f"part-{part:06d}.json")
+
+
+def read_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict[str, Any] | None:
+    """The report of a table part, or None if the part is to be built (again).
+
+    It stands if it was built with these carried columns from just these parts, and its files are there.
+
+    Args:
+        plan: the plan of the run.
+        output: folder of the output.
+        part: number of the table part.
+        refs: all stored parts of its snippets.
+    """
+    try:
+        with open(report_path(output, part), encoding="utf-8") as file:
+            report = json.load(file)
+        sizes = [
+            os.path.getsize(os.path.join(output, f["name"])) == f["bytes"] for f in report["files"].values()
+        ]
+    except (OSError, ValueError):
+        return None
+    read = sorted(os.path.basename(file["name"]) for file in report["parts"])
+    same = report["tables"] == plan.tables_fingerprint and read == sorted(ref.name for ref in refs)
+    return report if same and all(sizes) else None
 
 
 def _join(carried: pa.Table, names: list[str], numbers: np.ndarray) -> pa.Table:
@@ -174,12 +212,12 @@ def _failures_table(table: pa.Table, rows: range, failures: list[tuple[int, str,
 
 
 def _write(output: str, folder: str, part: int, table: pa.Table) -> dict[str, Any]:
-    name = f"{folder}/part-{part:06d}.parquet"
+    name = _name(folder, part)
     data = parts.to_parquet(table, compression="snappy")
-    parts.publish(os.path.join(output, name), data, replace=True)
-    return {"name": name, "rows": table.num_rows, "sha256": hashlib.sha256(data).hexdigest()}
+    publish(os.path.join(output, name), data, replace=True)
+    digest = hashlib.sha256(data).hexdigest()
+    return {"name": name, "rows": table.num_rows, "bytes": len(data), "sha256": digest}
 
 
-def table_folders(plan: Plan) -> list[str]:
-    """Folders of the tables that are views of the parts."""
-    return [FRIENDLY, ADVANCED, FAILURES] if plan.command == "predict" else [FAILURES]
+def _name(folder: str, part: int) -> str:
+    return f"{folder}/part-{part:06d}.parquet"

@@ -1,7 +1,6 @@
 """From options to a run: every check that needs no worker, then the plan."""
 
 import dataclasses
-import errno
 import os
 import sys
 
@@ -10,13 +9,15 @@ from beam_zoo import output as outputs
 from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, Checker, find, limited
-from beam_zoo.errors import StorageFull, UserError, near_path
+from beam_zoo.errors import UserError, near_path
+from beam_zoo.files import storage
 from beam_zoo.images import ImageError, image_path, load_image
 from beam_zoo.inference import usable_device
 from beam_zoo.plan import Plan
 from beam_zoo.resolve import resolve
 from beam_zoo.run import Run
 from beam_zoo.tables import column_names
+from beam_zoo.versions import changes, versions
 from pipelines.options import Options, models_of
 from runners import direct
 
@@ -84,11 +85,14 @@ def prepare(command: str, options: Options) -> Prepared:
         seed=options.seed,
         precision=options.precision,
         carried=carried,
+        versions=versions() if old is None else old.versions,
     )
     if old is not None and (found := plans.differences(old, plan)):
         raise UserError(
             f"{output} holds a run with other settings: {'; '.join(found)}. Use another --output, or --overwrite"
         )
+    if old is not None and (changed := changes(old.versions, versions())):
+        print(f"note: the run began with other versions: {changed}", file=sys.stderr)
     if catalogue is None and carried and not os.path.isdir(plan.carried_folder(output)):
         raise UserError(f"there is no catalogue {options.catalogue} any more to carry other columns from")
     snippets = _snippets(options.snippets, plan.snippets)
@@ -245,15 +249,8 @@ def publish(prepared: Prepared, *, overwrite: bool) -> None:
         UserError: the output cannot be written, or another job has planned something else there.
         StorageFull: the disk or the quota is full.
     """
-    try:
+    with storage(prepared.run.output):
         _publish(prepared, overwrite)
-    except OSError as error:
-        output = prepared.run.output
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                f"no space left for {output}: make room and run the same command again"
-            ) from None
-        raise UserError(f"output {output} cannot be written: {error.strerror or error}") from None
 
 
 def _publish(prepared: Prepared, overwrite: bool) -> None:

@@ -1,27 +1,23 @@
-"""Carry out a prepared run: samples, tables, manifest, exit code."""
+"""Carry out a prepared run: samples, then tables, then the manifest."""
 
 import collections
 import dataclasses
-import datetime
-import json
-import os
-import platform
 import random
 import sys
 import time
-from importlib import metadata
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_zoo import members, parts
 from beam_zoo import output as outputs
+from beam_zoo import parts
 from beam_zoo.errors import UserError
-from beam_zoo.plan import write_json
 from beam_zoo.progress import Progress
 from beam_zoo.records import PartRef, Snippet
 from beam_zoo.run import Run
-from beam_zoo.tables import REPORTS, table_folders
+from beam_zoo.tables import read_report
+from pipelines import manifest as manifests
 from pipelines import prepare as preparation
 from pipelines.describe import describe
 from pipelines.options import Options
@@ -29,21 +25,9 @@ from pipelines.samples import samples
 from pipelines.tables import tables
 from runners import beam_options, direct
 
-TOO_MANY_FAILURES = 3
 TABLE_PARTS_AT_ONCE = 2
-VERSIONS = (
-    "beam-zoo",
-    "apache-beam",
-    "torch",
-    "torchvision",
-    "timm",
-    "zoobot",
-    "galaxy-datasets",
-    "pyarrow",
-    "numpy",
-    "scipy",
-    "pillow",
-)
+ROUNDS = 5
+Stored = dict[int, list[PartRef]]
 
 
 def execute(command: str, options: Options) -> int:
@@ -67,37 +51,95 @@ def execute(command: str, options: Options) -> int:
     missing = [run.plan.snippet(n) for n in prepared.snippets if n not in stored]
     again = [s for s in parts.to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
     if beam_options.runner_name(options.beam) != beam_options.DIRECT:
-        outputs.remove_tables(run.output, table_folders(run.plan))
-        _run_on_cluster(run, missing + again, stored, options.beam)
+        outputs.remove_manifest(run.output)
+        predict_on_cluster(run, missing + again, stored, options.beam)
     else:
         predict_here(run, missing + again, options.beam)
         if options.snippets:
             print(
-                f"samples of snippets {options.snippets} are stored in {run.output}; the same command without --snippets goes on",
+                f"samples of snippets {options.snippets} are stored in {run.output}: when all are, "
+                f"python -m pipelines.finish {run.output} builds the tables",
                 file=sys.stderr,
             )
             return 0
-        outputs.remove_tables(run.output, table_folders(run.plan))
-        tables_here(run, options.beam)
-    return write_manifest(run, options, stored, begin)
+        outputs.remove_manifest(run.output)
+    reports = build_tables(run, options.beam)
+    details = {"options": dict(options.values), "beam_options": options.beam, "device": run.device}
+    manifest = manifests.write(run.plan, run.output, reports, stored, begin, details)
+    return manifests.exit_code(manifest, run.output, options.max_failure_fraction)
 
 
 def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
     """Samples of these snippets, on the local runner: one pipeline, so that models load once."""
     if not snippets:
         return
-    order = random.Random(time.time_ns()).sample(snippets, len(snippets))
     galaxies = sum(len(snippet.offsets) for snippet in snippets)
     with Progress(galaxies, run.plan.command) as progress:
         watched = dataclasses.replace(run, progress=progress.folder)
+        order = _own_order(snippets)
         direct.run(lambda p: samples(p | beam.Create(order, reshuffle=False), watched), flags)
 
 
-def tables_here(run: Run, flags: list[str]) -> None:
-    """All tables on the local runner, a few parts at a time: the runner keeps every shuffle in memory."""
-    by_part: dict[int, list[PartRef]] = collections.defaultdict(list)
-    for snippet, refs in parts.stored_parts(run.plan, run.output).items():
+def predict_on_cluster(run: Run, snippets: list[Snippet], stored: Stored, flags: list[str]) -> None:
+    """Samples and tables as one graph."""
+    known = [ref for refs in stored.values() for ref in refs]
+    with beam.Pipeline(options=PipelineOptions(flags)) as p:
+        new = samples(p | "snippets to do" >> beam.Create(_own_order(snippets)), run)
+        old = p | "parts already there" >> beam.Create(known)
+        tables((old, new) | beam.Flatten(), run)
+
+
+def _own_order(snippets: list[Snippet]) -> list[Snippet]:
+    """A random order of this job's own: two jobs on one output then rarely take the same snippet."""
+    return random.Random(time.time_ns()).sample(snippets, len(snippets))
+
+
+def build_tables(run: Run, flags: list[str]) -> list[dict[str, Any]]:
+    """Build the table parts that are not there, or not of the parts that are stored, on the local runner.
+
+    Returns:
+        The reports of all table parts.
+
+    Raises:
+        UserError: snippets are missing, or other jobs keep changing the output.
+    """
+    # Another job on the same output may have written parts, or tables of fewer parts, in the meantime.
+    for _ in range(ROUNDS):
+        by_part = _by_table_part(run)
+        found = {n: read_report(run.plan, run.output, n, by_part[n]) for n in range(run.plan.table_parts)}
+        to_build = {number: by_part[number] for number, report in found.items() if report is None}
+        if not to_build:
+            return [report for report in found.values() if report is not None]
+        _tables_here(run, to_build, flags)
+    raise UserError(f"other jobs keep changing {run.output}: run the same command again when they have ended")
+
+
+def _by_table_part(run: Run) -> Stored:
+    stored = parts.stored_parts(run.plan, run.output)
+    if left := missing_ranges(stored, run.plan.snippets):
+        raise UserError(
+            f"{run.output} lacks the samples of --snippets {' '.join(left)}: run the same command again"
+        )
+    by_part: Stored = collections.defaultdict(list)
+    for snippet, refs in sorted(stored.items()):
         by_part[run.plan.table_part(snippet)] += refs
+    return by_part
+
+
+def missing_ranges(stored: Stored, count: int) -> list[str]:
+    """The snippets that are not stored, as slices `A:B`."""
+    missing = [number for number in range(count) if number not in stored]
+    ranges: list[list[int]] = []
+    for number in missing:
+        if ranges and ranges[-1][1] == number:
+            ranges[-1][1] = number + 1
+        else:
+            ranges.append([number, number + 1])
+    return [f"{first}:{last}" for first, last in ranges]
+
+
+def _tables_here(run: Run, by_part: Stored, flags: list[str]) -> None:
+    """A few table parts at a time: the local runner keeps every shuffle in memory."""
     numbers = sorted(by_part)
     for start in range(0, len(numbers), TABLE_PARTS_AT_ONCE):
         some = [ref for number in numbers[start : start + TABLE_PARTS_AT_ONCE] for ref in by_part[number]]
@@ -106,91 +148,3 @@ def tables_here(run: Run, flags: list[str]) -> None:
             tables(p | beam.Create(refs, reshuffle=False), run)
 
         direct.run(build, flags)
-
-
-def _run_on_cluster(
-    run: Run, snippets: list[Snippet], stored: dict[int, list[PartRef]], flags: list[str]
-) -> None:
-    """Samples and tables as one graph."""
-    order = random.Random(time.time_ns()).sample(snippets, len(snippets))
-    known = [ref for refs in stored.values() for ref in refs]
-    with beam.Pipeline(options=PipelineOptions(flags)) as p:
-        new = samples(p | "snippets to do" >> beam.Create(order), run)
-        old = p | "parts already there" >> beam.Create(known)
-        tables((old, new) | beam.Flatten(), run)
-
-
-def write_manifest(run: Run, options: Options, stored: dict[int, list[PartRef]], begin: float) -> int:
-    """Add up the table parts' reports, write manifest.json last of all, and print the result.
-
-    Args:
-        run: the run.
-        options: the command's options.
-        stored: the parts that were there before this command predicted any.
-        begin: when the command started, in seconds since 1970.
-
-    Returns:
-        The exit code.
-    """
-    plan = run.plan
-    reports = []
-    for number in range(plan.table_parts):
-        path = os.path.join(run.output, REPORTS, f"part-{number:06d}.json")
-        if not os.path.exists(path):
-            raise UserError(f"{run.output}: table part {number} is missing: run the same command again")
-        with open(path, encoding="utf-8") as file:
-            reports.append(json.load(file))
-    predicted = sum(report["predicted"] for report in reports)
-    failed = sum(report["failed"] for report in reports)
-    if predicted + failed != plan.rows:
-        raise AssertionError(
-            f"{predicted} predicted and {failed} failed are not the {plan.rows} rows of the plan"
-        )
-    seconds = time.time() - begin
-    names = {ref.name for refs in stored.values() for ref in refs}
-    read = [part for report in reports for part in report["parts"]]
-    before = sum(part["galaxies"] for part in read if os.path.basename(part["name"]) in names)
-    manifest = {
-        "command": plan.command,
-        "rows_in": plan.rows,
-        "rows_predicted": predicted,
-        "rows_failed": failed,
-        "rows_reused": before,
-        "members": [members.to_json(member) for member in plan.members],
-        "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
-        "options": dict(options.values),
-        "beam_options": options.beam,
-        "device": run.device,
-        "seed": plan.seed,
-        "start": _utc(begin),
-        "end": _utc(time.time()),
-        "galaxies_per_second": round((predicted - before) / seconds, 3),
-        "fingerprint": plan.fingerprint,
-        "tables": [file for report in reports for file in report["files"].values()],
-        "parts": read,
-    }
-    write_json(os.path.join(run.output, outputs.MANIFEST), manifest)
-    print(
-        f"{predicted:,} of {plan.rows:,} galaxies predicted ({before:,} of them before), {failed:,} failed, "
-        f"in {seconds:.1f} s: {run.output}",
-        file=sys.stderr,
-    )
-    if failed > options.max_failure_fraction * plan.rows:
-        print(
-            f"error: {failed:,} of {plan.rows:,} galaxies failed, more than --max_failure_fraction "
-            f"{options.max_failure_fraction:g} allows: see {os.path.join(run.output, 'failures')}",
-            file=sys.stderr,
-        )
-        return TOO_MANY_FAILURES
-    return 0
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

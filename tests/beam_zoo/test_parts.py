@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_zoo import parts, plan
+from beam_zoo import files, parts, plan
 from beam_zoo.errors import StorageFull, UserError
 from beam_zoo.records import Batch, Failure
 
@@ -112,7 +112,7 @@ def test_of_many_writers_the_first_wins(tmp_path):
     results = [False] * 8
 
     def write(n):
-        results[n] = parts.publish(path, contents[n])
+        results[n] = files.publish(path, contents[n])
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -131,9 +131,9 @@ def test_a_full_disk(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(parts.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StorageFull, match="make room and run the same command again"):
-        parts.publish(str(tmp_path / "samples" / "part.parquet"), b"content")
+        files.publish(str(tmp_path / "samples" / "part.parquet"), b"content")
     assert list((tmp_path / "samples").iterdir()) == []
 
 

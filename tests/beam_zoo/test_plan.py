@@ -34,7 +34,7 @@ def _plan(rows: int, snippet_size: int, **changes: Any) -> Plan:
     settings: dict[str, Any] = {
         "command": "predict", "rows": rows, "catalogue": {"sha256": "f", "limit": None, "files": []},
         "image_root": "/images", "snippet_size": snippet_size, "members": (_member(),), "first_pass": 0,
-        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED,
+        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED, "versions": {},
     }  # fmt: skip
     return Plan(**{**settings, **changes})
 

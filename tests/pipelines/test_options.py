@@ -139,7 +139,7 @@ WRONG = [
     ("GOOD --output .", "is not empty and not an output of this program"),
     ("GOOD --output images --overwrite", "is not empty and not an output of this program"),
     ("GOOD --output dangling", "cannot be written"),
-    ("GOOD --output /proc/beam-zoo", "cannot be written"),
+    ("GOOD --output /proc/beam-zoo", "cannot write"),
     ("GOOD --output " + "o" * 300, "cannot be written"),
     ("GOOD --output gs://bucket/out", "only local folders"),
     ("GOOD --output=", "--output must be text"),

@@ -1,0 +1,91 @@
+"""manifest.json: written last of all, when the output is complete."""
+
+import datetime
+import os
+import sys
+import time
+from typing import Any
+
+from beam_zoo import members
+from beam_zoo import output as outputs
+from beam_zoo.files import write_json
+from beam_zoo.plan import Plan
+from beam_zoo.records import PartRef
+from beam_zoo.versions import versions
+
+TOO_MANY_FAILURES = 3
+
+
+def write(
+    plan: Plan,
+    output: str,
+    reports: list[dict[str, Any]],
+    stored: dict[int, list[PartRef]],
+    begin: float,
+    details: dict[str, Any],
+) -> dict[str, Any]:
+    """Add up the table parts' reports and write the manifest.
+
+    Args:
+        plan: the plan of the run.
+        output: folder of the output.
+        reports: of all table parts.
+        stored: the parts that were there before this command predicted any.
+        begin: when the command started, in seconds since 1970.
+        details: what else is to stand in it (options, device).
+
+    Returns:
+        The manifest.
+    """
+    predicted = sum(report["predicted"] for report in reports)
+    failed = sum(report["failed"] for report in reports)
+    if predicted + failed != plan.rows:
+        raise AssertionError(
+            f"{predicted} predicted and {failed} failed are not the {plan.rows} rows of the plan"
+        )
+    names = {ref.name for refs in stored.values() for ref in refs}
+    read = [part for report in reports for part in report["parts"]]
+    reused = sum(part["galaxies"] for part in read if os.path.basename(part["name"]) in names)
+    end = time.time()
+    manifest = {
+        "command": plan.command,
+        "rows_in": plan.rows,
+        "rows_predicted": predicted,
+        "rows_failed": failed,
+        "rows_reused": reused,
+        "members": [members.to_json(member) for member in plan.members],
+        "versions": versions(),
+        **details,
+        "seed": plan.seed,
+        "start": _utc(begin),
+        "end": _utc(end),
+        "galaxies_per_second": round((predicted - reused) / max(end - begin, 1e-9), 3),
+        "fingerprint": plan.fingerprint,
+        "tables_fingerprint": plan.tables_fingerprint,
+        "tables": [file for report in reports for file in report["files"].values()],
+        "parts": read,
+    }
+    write_json(os.path.join(output, outputs.MANIFEST), manifest)
+    print(
+        f"{predicted:,} of {plan.rows:,} galaxies predicted ({reused:,} of them before), {failed:,} failed, "
+        f"in {end - begin:.1f} s: {output}",
+        file=sys.stderr,
+    )
+    return manifest
+
+
+def exit_code(manifest: dict[str, Any], output: str, max_failure_fraction: float) -> int:
+    """0, or 3 with a line on stderr if more galaxies failed than the fraction allows."""
+    rows, failed = manifest["rows_in"], manifest["rows_failed"]
+    if failed <= max_failure_fraction * rows:
+        return 0
+    print(
+        f"error: {failed:,} of {rows:,} galaxies failed, more than --max_failure_fraction "
+        f"{max_failure_fraction:g} allows: see {os.path.join(output, 'failures')}",
+        file=sys.stderr,
+    )
+    return TOO_MANY_FAILURES
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
