@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from beam_zoo.errors import UserError, near_path
 
+BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner or --direct_num_workers."
 COMMAND_LINE, DEFAULT = "command line", "default"
 
 
@@ -98,19 +99,20 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line, and that takes no abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("epilog", BEAM_NOTE)
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the options)")
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = _Parser(
-        prog=f"python -m pipelines.{command}",
-        description=description,
-        epilog="Any other option is one of Apache Beam, for example --runner or --direct_num_workers.",
-        allow_abbrev=False,
-    )
+    parser = Parser(prog=f"python -m pipelines.{command}", description=description)
     parser.add_argument(
         "--config",
         nargs="+",
@@ -149,11 +151,7 @@ def parse(
         UserError: an unknown option or a wrong value.
     """
     parser = make_parser(command, description)
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--" in words:  # argparse would take all options after it for values
-        raise UserError("'--' belongs to no option (--help lists the options)")
-    known, rest = parser.parse_known_args(words)
-    given = vars(known)
+    given, theirs, stray = split_command_line(parser, argv)
     files = given.pop("config")
     values = {option.name: option.default for option in OPTIONS}
     origins = dict.fromkeys(values, DEFAULT)
@@ -169,16 +167,36 @@ def parse(
             _check_flags(check, beam[name], f"{path}: ")
     for name, value in given.items():
         values[name], origins[name] = _from_command_line(BY_NAME[name], value), COMMAND_LINE
-    theirs, stray = _joined(rest)
     _check_flags(check, theirs, "")
-    if stray:
-        raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
+    refuse_stray(stray)
     for name in {_flag_name(flag): None for flag in theirs}:
         beam[name], origin[name] = [flag for flag in theirs if _flag_name(flag) == name], COMMAND_LINE
     flags = [flag for found in beam.values() for flag in found]
     _check_flags(check, flags, "")
     origins |= {flag: origin[_flag_name(flag)] for flag in flags}
     return Options(values, origins, flags)
+
+
+def split_command_line(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The options that a parser knows, Beam's flags as `--name=value`, and words that belong to no option.
+
+    Args:
+        parser: of the command's own options.
+        argv: the arguments, by default those of this process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--" in words:  # argparse would take all options after it for values
+        raise UserError("'--' belongs to no option (--help lists the options)")
+    known, rest = parser.parse_known_args(words)
+    return vars(known), *_joined(rest)
+
+
+def refuse_stray(stray: list[str]) -> None:
+    """Refuse words that belong to no option; after the flags, whose misspelling may be the cause, are checked."""
+    if stray:
+        raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
 
 
 def _check_flags(check: Callable[[list[str]], None] | None, flags: list[str], where: str) -> None:

@@ -177,6 +177,7 @@ def test_a_damaged_part_is_not_believed(predict, few, trees):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+    shutil.rmtree(first.output / "_tables")  # so that the tables are built anew
     second = predict(few, trees, *OPTIONS, output=first.output)
     assert second.code == 2
     assert str(path) in second.err and "delete it" in second.err
@@ -189,6 +190,7 @@ def test_a_part_of_another_run_is_not_believed(predict, few, trees):
     other = predict(few, trees, *OPTIONS, "--seed", 3)
     name = "samples/part-0000002.parquet"
     shutil.copy(other.output / name, first.output / name)
+    shutil.rmtree(first.output / "_tables")
     second = predict(few, trees, *OPTIONS, output=first.output)
     assert second.code == 2 and "another run" in second.err
 

@@ -1,0 +1,109 @@
+"""Build the tables of an output whose samples are all stored, for example by the tasks of a Slurm array.
+
+    python -m pipelines.finish OUT
+
+builds what tables are missing and writes OUT/manifest.json. Nothing is predicted: if samples are missing it lists the
+`--snippets` that are left and ends with code 1, without tables.
+"""
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from beam_zoo.errors import UserError
+from pipelines import command
+from pipelines.options import Parser
+
+if TYPE_CHECKING:
+    from beam_zoo.records import PartRef
+    from beam_zoo.run import Run
+
+DESCRIPTION = "Build the tables of an output whose samples are all stored."
+NOT_COMPLETE = 1
+SHOWN = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.guarded(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    parser = Parser(prog="python -m pipelines.finish", description=DESCRIPTION)
+    parser.add_argument("output", metavar="OUT", help="folder of the output")
+    parser.add_argument(
+        "--max_failure_fraction",
+        type=float,
+        default=0.05,
+        help="exit with code 3 if more of the rows fail (default 0.05)",
+    )
+    options, flags = command.parse_simple(parser, argv)
+    if not 0 <= options["max_failure_fraction"] <= 1:
+        raise UserError("--max_failure_fraction must be from 0 to 1")
+    return finish(os.path.abspath(options["output"]), options["max_failure_fraction"], flags)
+
+
+def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
+    """Build the tables and the manifest from what is stored.
+
+    Args:
+        output: folder of the output.
+        max_failure_fraction: of the rows; more failures give code 3.
+        flags: Beam's options.
+
+    Returns:
+        The exit code: 0, 1 if samples are missing, 3 for too many failures.
+
+    Raises:
+        UserError: the folder is not an output.
+    """
+    from beam_zoo import output as outputs
+    from beam_zoo import parts, plan
+    from beam_zoo.run import Run
+    from pipelines import manifest as manifests
+    from pipelines.run import build_tables, missing_ranges
+
+    begin = time.time()
+    made = plan.read(output)
+    if made is None:
+        raise UserError(f"{output} is not an output of predict or represent: it has no plan")
+    stored = parts.stored_parts(made, output)
+    if left := missing_ranges(stored, made.snippets):
+        print(
+            f"the samples of {_count(made.snippets - len(stored))} are missing, no tables are built; left to do:"
+        )
+        for each in left:
+            print(f"--snippets {each}")
+        return NOT_COMPLETE
+    run = Run(made, output, made.image_root, 1, "cpu")
+    outputs.remove_manifest(output)
+    reports = build_tables(run, flags)
+    _say_what_may_pass(run, stored)
+    manifest = manifests.write(made, output, reports, stored, begin, {"beam_options": flags})
+    return manifests.exit_code(manifest, output, max_failure_fraction)
+
+
+def _say_what_may_pass(run: "Run", stored: "dict[int, list[PartRef]]") -> None:
+    from beam_zoo import parts
+
+    waiting = list(parts.to_retry(run.plan, run.output, stored))
+    for snippet in waiting[:SHOWN]:
+        ids, locations = run.plan.read_rows(run.output, snippet)
+        for offset in snippet.offsets[:SHOWN]:
+            print(
+                f"may pass if predicted again: {ids[offset]} ({locations[offset]}), --snippets {snippet.number}:{snippet.number + 1}"
+            )
+    if waiting:
+        total = sum(len(snippet.offsets) for snippet in waiting)
+        print(
+            f"{total} failures of {_count(len(waiting))} may pass: the same predict command tries them again"
+        )
+
+
+def _count(snippets: int) -> str:
+    return "1 snippet" if snippets == 1 else f"{snippets:,} snippets"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
