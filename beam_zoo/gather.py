@@ -6,15 +6,18 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_zoo import ensemble, parts
+from beam_zoo.assemble import Assembler, Layouts
 from beam_zoo.errors import UserError
-from beam_zoo.records import Failure, PartRef
+from beam_zoo.plan import Plan
+from beam_zoo.records import PartRef
 from beam_zoo.run import Run
-from beam_zoo.tables import Block, Statistics, write_table_part
+from beam_zoo.tables import Block, Statistics, TablePlan, write_table_part
 
 GALAXIES_AT_ONCE = 1024
 """Summarised together: large enough for vectorised arithmetic, small enough for the processor's cache."""
@@ -54,58 +57,74 @@ class ReadPart(beam.DoFn):
                     f"{folder}/{ref.name} has {rows} rows, and {first}/{ref.name} {part.table.num_rows}"
                 )
         snippet = plan.snippet(ref.snippet)
-        rows = part.offsets + snippet.start
-        if plan.command == "represent":
-            ids, samples = part.table.column("id_str").to_pylist(), np.zeros((len(rows), 0), np.float32)
-        else:
-            per_galaxy = len(plan.members) * plan.passes
-            ids = part.table.column("id_str").to_pylist()[::per_galaxy]
-            columns = [part.table.column(name).to_numpy() for name in plan.outputs]
-            samples = np.stack(columns, axis=1).reshape(len(rows), per_galaxy * len(columns))
-        for galaxy, frame in zip(ids, ensemble.sample_frames(rows, samples), strict=True):
-            yield galaxy.encode(), frame
-        if part.failures:
-            names, _ = plan.read_rows(output, snippet)
-            for failure in part.failures:
-                frame = ensemble.failure_frame(snippet.start + failure.offset, failure)
-                yield names[failure.offset].encode(), frame
+        yield from part_frames(plan, output, ref, part, np.arange(snippet.start, snippet.stop))
+
+
+def part_frames(
+    plan: Plan,
+    output: str,
+    ref: PartRef,
+    part: parts.Part,
+    places: np.ndarray,
+    layout: int = 0,
+    within: range | None = None,
+) -> Iterator[tuple[bytes, bytes]]:
+    """(galaxy id, frame) for every galaxy of a part, predicted or failed.
+
+    Args:
+        plan: the plan of the run that the part is of.
+        output: folder of that run.
+        ref: the part's reference.
+        part: the part, as read from there.
+        places: row of the tables of each of the snippet's galaxies, int64, shape (galaxy,).
+        layout: which members and passes the samples are.
+        within: only galaxies whose rows lie there.
+    """
+    rows = places[part.offsets]
+    if plan.command == "represent":
+        ids, samples = part.table.column("id_str"), np.zeros((len(rows), 0), np.float32)
+    else:
+        per_galaxy = len(plan.members) * plan.passes
+        ids = part.table.column("id_str").take(pa.array(np.arange(len(rows)) * per_galaxy))
+        columns = [part.table.column(name).to_numpy() for name in plan.outputs]
+        samples = np.stack(columns, axis=1).reshape(len(rows), per_galaxy * len(columns))
+    if within is not None:
+        chosen = np.flatnonzero((rows >= within.start) & (rows < within.stop))
+        rows, ids, samples = rows[chosen], ids.take(pa.array(chosen)), samples[chosen]
+    for galaxy, frame in zip(ids.to_pylist(), ensemble.sample_frames(rows, samples, layout), strict=True):
+        yield galaxy.encode(), frame
+    if part.failures:
+        names, _ = plan.read_rows(output, plan.snippet(ref.snippet))
+        for failure in part.failures:
+            row = int(places[failure.offset])
+            if within is None or row in within:
+                yield names[failure.offset].encode(), ensemble.failure_frame(row, failure, layout)
 
 
 class Summarise(beam.DoFn):
     """Many galaxies' samples become statistics: (table part, block), a few large blocks a bundle.
 
     Args:
-        run: the run.
+        plan: what the tables are of.
+        layouts: which members and passes the samples are.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, plan: TablePlan, layouts: Layouts) -> None:
+        self._plan, self._layouts = plan, layouts
 
     def setup(self) -> None:
-        self._statistics = Statistics(self._run.plan)
-        plan = self._run.plan
-        self._samples = 0 if plan.command == "represent" else len(plan.members) * plan.passes
-        self._values = self._samples * len(plan.outputs)
+        self._statistics = Statistics(self._plan)
 
     def start_bundle(self) -> None:
-        self._ids: list[str] = []
-        self._frames: list[bytes] = []
-        self._failures: list[tuple[int, str, Failure]] = []
+        self._galaxies = Assembler(self._layouts)
         self._done: list[Block] = []
+        self._count = 0
 
     def process(self, galaxy: tuple[bytes, bytes]) -> Iterator[tuple[int, Block]]:
-        name, frames = galaxy
-        length, kind, _, row = ensemble.header(frames)
-        if kind == ensemble.FAILURE:
-            self._failures.append((row, name.decode(), ensemble.read_failure(frames[:length])))
-            return
-        if length < len(frames):
-            self._refuse_conflict(name, frames)
-        self._ids.append(name.decode())
-        self._frames.append(frames[:length])
-        if len(self._ids) >= GALAXIES_AT_ONCE:
+        self._galaxies.add(*galaxy)
+        if self._galaxies.waiting >= GALAXIES_AT_ONCE:
             self._summarise()
-            if len(self._done) * GALAXIES_AT_ONCE >= GALAXIES_A_BLOCK:
+            if self._count >= GALAXIES_A_BLOCK:
                 yield from self._blocks()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -113,29 +132,22 @@ class Summarise(beam.DoFn):
         for block in self._blocks():
             yield WindowedValue(block, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
-    def _refuse_conflict(self, name: bytes, frames: bytes) -> None:
-        samples = [f for f in ensemble.split(frames) if ensemble.header(f)[1] == ensemble.SAMPLES]
-        if len(samples) > 1:
-            raise UserError(f"galaxy {name.decode()!r} has two different sets of samples in the stored parts")
-
     def _summarise(self) -> None:
-        if not self._ids:
-            return
-        rows, flat = ensemble.stack(self._frames, self._values)
-        friendly = advanced = np.zeros((len(rows), 0), np.float32)
-        if self._samples:
-            samples = flat.reshape(len(rows), self._samples, -1)
-            friendly, advanced = self._statistics.compute(samples)
-        self._done.append(Block(rows, self._ids, friendly, advanced, []))
-        self._ids, self._frames = [], []
+        for some in self._galaxies.take():
+            friendly = advanced = np.zeros((len(some.rows), 0), np.float32)
+            if some.present:
+                friendly, advanced = self._statistics.compute(some.samples)
+            incomplete = np.full(len(some.rows), len(some.present) < len(self._layouts.samples))
+            self._done.append(Block(some.rows, some.ids, friendly, advanced, [], incomplete))
+            self._count += len(some.rows)
 
     def _blocks(self) -> Iterator[tuple[int, Block]]:
         """All that is done, split by table part."""
-        plan = self._run.plan
-        done, failures = self._done, self._failures
-        self._done, self._failures = [], []
-        size = plan.snippets_per_table * plan.snippet_size
-        rows = np.concatenate([block.rows for block in done]) if done else np.zeros(0, np.int64)
+        done, failures = self._done, self._galaxies.failures
+        self._done, self._galaxies.failures, self._count = [], [], 0
+        size = len(self._plan.table_rows(0))
+        rows = np.concatenate([np.zeros(0, np.int64), *(block.rows for block in done)])
+        incomplete = np.concatenate([np.zeros(0, bool), *(block.incomplete for block in done)])
         numbers = [self._numbers(done, table) for table in ("friendly", "advanced")]
         ids = np.array([galaxy for block in done for galaxy in block.ids], object)
         where = rows // size
@@ -143,7 +155,8 @@ class Summarise(beam.DoFn):
             chosen = np.flatnonzero(where == part)
             friendly, advanced = (values[chosen] for values in numbers)
             failed = [f for f in failures if f[0] // size == part]
-            yield part, Block(rows[chosen], ids[chosen].tolist(), friendly, advanced, failed)
+            some = ids[chosen].tolist()
+            yield part, Block(rows[chosen], some, friendly, advanced, failed, incomplete[chosen])
 
     def _numbers(self, blocks: list[Block], table: str) -> np.ndarray:
         empty = np.zeros((0, len(getattr(self._statistics, table))), np.float32)
@@ -154,14 +167,15 @@ class WriteTables(beam.DoFn):
     """All blocks of a table part become one file of each table; the parts they came from go into its report.
 
     Args:
-        run: the run.
+        plan: what the tables are of.
+        output: the folder that they are written below.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, plan: TablePlan, output: str) -> None:
+        self._plan, self._output = plan, output
 
     def setup(self) -> None:
-        self._statistics = Statistics(self._run.plan)
+        self._statistics = Statistics(self._plan)
 
     def process(self, gathered: tuple[int, Iterable[Block | dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         number, values = gathered
@@ -171,5 +185,5 @@ class WriteTables(beam.DoFn):
                 blocks.append(value)
             else:
                 read.append(value)
-        read.sort(key=lambda file: file["name"])
-        yield write_table_part(self._run.plan, self._run.output, number, blocks, read, self._statistics)
+        read.sort(key=lambda file: (file.get("source", 0), file["name"]))
+        yield write_table_part(self._plan, self._output, number, blocks, read, self._statistics)

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 from typing import Any
 
 from beam_zoo.errors import UserError, one_line
@@ -43,6 +44,8 @@ def fetch(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
     from huggingface_hub import errors
 
     repository, _, revision = name.partition(":")[2].partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise UserError(f"{name} is not a hub name: write {HUB}owner/name")
     try:
         if huggingface_hub.is_offline_mode():
             return _cached(name, repository, revision, wanted)

@@ -41,6 +41,15 @@ def usable_device(device: str, precision: str) -> str:
     return device
 
 
+IMAGES_AT_ONCE = {"cpu": 8, "cuda": 1 << 20}
+"""Images of one forward pass: on a CPU more are no faster, and the progress would stand still for longer."""
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory is short, on a GPU or on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 class MemberModel(nn.Module):
     """A member ready to predict: its encoder, and its head applied once per pass.
 
@@ -60,10 +69,10 @@ class MemberModel(nn.Module):
         self.head: nn.Module | None = getattr(model, "head", None)
         self.view = View(member.view)
         self.task = view_task(member, run.plan).name
-        self.images_at_once = run.batch_size
+        self.images_at_once = min(run.batch_size, IMAGES_AT_ONCE[run.device])
 
     def encode(self, pixels: np.ndarray) -> torch.Tensor:
-        """Features of images.
+        """Features of images, as many at a time as the device takes.
 
         Args:
             pixels: uint8, shape (galaxy, view, channel, height, width).
@@ -75,11 +84,17 @@ class MemberModel(nn.Module):
         features: list[torch.Tensor] = []
         start = 0
         while start < len(images):
+            some = images[start : start + self.images_at_once]
             try:
-                features.append(self._encode(images[start : start + self.images_at_once]))
-                start += self.images_at_once
-            except torch.OutOfMemoryError:
+                features.append(self._encode(some))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 self._halve()
+                continue
+            start += len(some)
+            # A galaxy counts in shares of its views and of the members.
+            progress.add(self.run.progress, inferred=len(some) / pixels.shape[1] / len(self.run.plan.members))
         return torch.cat(features).unflatten(0, pixels.shape[:2])
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -96,7 +111,8 @@ class MemberModel(nn.Module):
                 f"member {self.member.name}: one image does not fit into the memory of the device"
             )
         self.images_at_once = max(1, self.images_at_once // 2)
-        torch.cuda.empty_cache()
+        if self.run.device == "cuda":
+            torch.cuda.empty_cache()
         logging.warning(
             "member %s: out of memory on the device; going on with %d images at a time",
             self.member.name,
@@ -183,10 +199,8 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
     ) -> Iterable[Batch]:
         """Add this member's outputs to a batch: (galaxy, pass, output), or (galaxy, feature) to represent."""
         assert isinstance(batch, Batch)
-        plan = self._run.plan
         with torch.inference_mode():
             out = self._outputs(batch, model)
-        progress.add(self._run.progress, inferred=len(batch) / len(plan.members))
         return [dataclasses.replace(batch, outputs={**batch.outputs, self._member.name: out})]
 
     def _outputs(self, batch: Batch, model: MemberModel) -> np.ndarray:

@@ -18,6 +18,7 @@ from beam_zoo.errors import one_line
 from beam_zoo.images import ImageError, image_path, load_image
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
+from beam_zoo.quiet import quieten
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
 from beam_zoo.views import GLOBAL_GENERATOR, View
@@ -66,6 +67,7 @@ class LoadImages(beam.DoFn):
         self._run = run
 
     def setup(self) -> None:
+        quieten()
         tasks = [view_task(member, self._run.plan) for member in self._run.plan.members]
         unique = {task.name: task for task in tasks}
         self._tasks = [(task, View(task.settings)) for task in unique.values()]
@@ -125,7 +127,7 @@ class LoadImages(beam.DoFn):
                     for number, key in enumerate(draws[task.name][index]):
                         pixels[task.name][index, number] = view.pixels(image, int(key))
             except Exception as error:
-                return Failure(offsets[index], "view", one_line(error), False)
+                return Failure(offsets[index], "view", one_line(error), isinstance(error, MemoryError))
             return None
 
         futures = [self._pool.submit(load, index) for index in range(len(offsets))]

@@ -4,11 +4,10 @@ import dataclasses
 import os
 from typing import Any
 
-import yaml
-
 from beam_zoo import schema as schemas
 from beam_zoo import views
-from beam_zoo.errors import UserError, did_you_mean, one_line
+from beam_zoo.errors import UserError, did_you_mean
+from beam_zoo.yaml_files import load_yaml
 
 KINDS = {
     "ZoobotTree": "tree",
@@ -68,6 +67,7 @@ class Member:
         outputs: names of the answers, classes or the value; empty for an encoder.
         dropout_rate: rate of the dropout that makes passes differ; 0 where they would not.
         random_view: whether every pass has a view of its own.
+        features: how many features its encoder has; 0 if only a run can tell.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Member:
     dropout_rate: float
     random_view: bool
     trust_checkpoint: bool
+    features: int = 0
 
     @property
     def kind(self) -> str:
@@ -99,7 +100,7 @@ class Member:
 
     def identity(self) -> dict[str, Any]:
         """What moves this member's numbers, and nothing else: its share of the samples fingerprint."""
-        leave_out = {"checkpoint", "path", "revision", "encoder", "trust_checkpoint"}
+        leave_out = {"checkpoint", "path", "revision", "encoder", "trust_checkpoint", "features"}
         return {k: v for k, v in to_json(self).items() if k not in leave_out}
 
 
@@ -111,24 +112,6 @@ def to_json(member: Member) -> dict[str, Any]:
 def from_json(data: dict[str, Any]) -> Member:
     """The inverse of `to_json`."""
     return Member(**{**data, "outputs": tuple(data["outputs"])})
-
-
-def load_yaml(path: str) -> dict[str, Any]:
-    """A YAML file that holds a mapping of plain values; nothing in it is executed.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, asks for objects, or is not a mapping.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not plain YAML: {one_line(error, 200)}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path} must hold a mapping of names to values")
-    return content
 
 
 def read_member(path: str) -> MemberSpec:
@@ -178,10 +161,10 @@ def read_member(path: str) -> MemberSpec:
 
 
 def _check_name(path: str, name: str) -> None:
-    if not all(c.isalnum() or c in "-_." for c in name) or not name[0].isalnum() or len(name) > 100:
+    if not all(c.isalnum() or c in "-_." for c in name) or not name[0].isalnum() or len(name.encode()) > 100:
         raise UserError(
             f"{path}: name {name!r} may hold letters, digits, '-', '_' and '.' only, "
-            "100 at most, and starts with a letter or a digit"
+            "100 bytes at most, and starts with a letter or a digit"
         )
 
 

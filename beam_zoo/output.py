@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from beam_zoo.errors import UserError
+from beam_zoo.files import storage
 from beam_zoo.plan import FOLDER
 
 MANIFEST = "manifest.json"
@@ -28,6 +29,8 @@ def check(output: str, *, overwrite: bool) -> None:
     Raises:
         UserError: it holds other things, or cannot be written.
     """
+    if "\0" in output:
+        raise UserError("output: a path cannot hold a null character")
     if "://" in output:
         raise UserError(f"output {output}: only local folders are written by this version")
     try:
@@ -44,8 +47,14 @@ def check(output: str, *, overwrite: bool) -> None:
                 f"output {output} is not empty and not an output of this program: choose another folder"
             )
         # What is left of a planning that was killed, perhaps one with --overwrite, is in nobody's way.
-        if overwrite and not is_output(output) and any(not p.startswith(".plan-") for p in _files(output)):
-            raise UserError(f"output {output} has no plan of this program: --overwrite removes nothing there")
+        if not is_output(output) and any(not p.startswith(".plan-") for p in _files(output)):
+            if not os.path.isdir(os.path.join(output, FOLDER)):
+                what = "--overwrite removes nothing there" if overwrite else "choose another folder"
+                raise UserError(f"output {output} has no plan of this program: {what}")
+            if not overwrite:
+                raise UserError(
+                    f"{output} has lost its plan, {FOLDER}/plan.json: restore it, or use --overwrite"
+                )
     parent = output
     while not os.path.lexists(parent):
         parent = os.path.dirname(parent)
@@ -56,6 +65,12 @@ def check(output: str, *, overwrite: bool) -> None:
 def is_output(output: str) -> bool:
     """Whether a folder has a plan of this program."""
     return os.path.isfile(os.path.join(output, FOLDER, "plan.json"))
+
+
+def is_own(output: str, path: str) -> bool:
+    """Whether a file is one that `clear` would remove."""
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(output))
+    return _OURS.fullmatch(inside) is not None
 
 
 def clear(output: str) -> None:
@@ -86,5 +101,6 @@ def _files(output: str) -> Iterator[str]:
 
 def remove_manifest(output: str) -> None:
     """From here to the new manifest there is none: the output is not complete."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(output, MANIFEST))
+    path = os.path.join(output, MANIFEST)
+    with storage(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -5,12 +5,12 @@ its snippet in the file's metadata. A part of representations has one row per ga
 member. Galaxies whose failure passed get an added part: `part-0000012_1.parquet` beside `part-0000012.parquet`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import publish, storage
+from beam_zoo.files import publish
 from beam_zoo.plan import Plan
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 
@@ -26,7 +26,7 @@ SAMPLES = "samples"
 REPRESENTATIONS = "representations"
 _METADATA = b"beam_zoo"
 _DIGEST = b"beam_zoo_sha256"  # Parquet's checksums cover its pages, not its metadata.
-_NAME = re.compile(r"part-(\d{7})(?:_(\d+))?\.parquet")
+_NAME = re.compile(r"part-(\d{7,})(?:_(\d+))?\.parquet")
 
 
 def part_name(snippet: int, attempt: int = 0) -> str:
@@ -54,17 +54,20 @@ def stored_parts(plan: Plan, output: str) -> dict[int, list[PartRef]]:
             found = {entry.name for entry in os.scandir(os.path.join(output, folder))}
         except FileNotFoundError:
             found = set()
+        except NotADirectoryError:
+            raise UserError(f"{os.path.join(output, folder)} is a file, not a folder: move it away") from None
         names = found if names is None else names & found
     parts: dict[int, list[PartRef]] = {}
     for name in names or ():
         if match := _NAME.fullmatch(name):
             parts.setdefault(int(match[1]), []).append(PartRef(int(match[1]), name))
     for refs in parts.values():
-        refs.sort(key=lambda ref: _attempt(ref.name))
+        refs.sort(key=lambda ref: attempt_of(ref.name))
     return parts
 
 
-def _attempt(name: str) -> int:
+def attempt_of(name: str) -> int:
+    """Which added part a file name is of; 0 for a snippet's first."""
     match = _NAME.fullmatch(name)
     return int(match[2] or 0) if match else 0
 
@@ -110,6 +113,7 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
         "snippet": snippet.number,
         "attempt": snippet.attempt,
         "failures": [dataclasses.astuple(failure) for failure in failures],
+        "galaxies": hashlib.sha256("\0".join(chosen.to_pylist()).encode()).hexdigest(),
     }
     name = part_name(snippet.number, snippet.attempt)
     if plan.command == "represent":
@@ -118,7 +122,8 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
     else:
         tables = [_samples_table(plan, chosen, outputs)]
     if any(failure.may_pass for failure in failures):
-        _mark_for_retry(output, snippet.number)
+        publish(os.path.join(retry_folder(output), f"{snippet.number:07d}"), b"", replace=True)
+    _remove_other_galaxies(plan, output, name, metadata)
     for folder, table in zip(folders(plan), tables, strict=True):
         publish(os.path.join(output, folder, name), to_parquet(_with_metadata(table, metadata)))
     return PartRef(snippet.number, name)
@@ -129,8 +134,8 @@ def _with_metadata(table: pa.Table, metadata: dict[str, Any]) -> pa.Table:
     return table.replace_schema_metadata({_METADATA: text, _DIGEST: hashlib.sha256(text).hexdigest()})
 
 
-def _metadata(table: pa.Table) -> dict[str, Any]:
-    found = table.schema.metadata or {}
+def _metadata(schema: pa.Schema) -> dict[str, Any]:
+    found = schema.metadata or {}
     text = found[_METADATA]
     if hashlib.sha256(text).hexdigest() != found[_DIGEST].decode():
         raise ValueError("its metadata has another checksum")
@@ -144,6 +149,34 @@ def _columns(plan: Plan, output: str) -> pa.Schema:
         return pa.schema([name, *plan.carried_schema(output)])
     keys = [name, pa.field("member", pa.string()), pa.field("pass", pa.int32())]
     return pa.schema([*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)])
+
+
+def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[str, Any]) -> None:
+    """Of representations only some members' files may be there: a stop came between them, so that they are no part yet.
+
+    They are kept if they hold the same galaxies. If not (an image has come or gone since), members would have
+    different galaxies: they are made again.
+    """
+    paths = [os.path.join(output, folder, name) for folder in folders(plan)]
+    there = [path for path in paths if os.path.exists(path)]
+    if len(there) == len(paths):
+        return
+    for path in there:
+        try:
+            found = _metadata(pq.read_schema(path))
+            same = (found["galaxies"], found["failures"]) == (
+                metadata["galaxies"],
+                _plain(metadata["failures"]),
+            )
+        except Exception:
+            same = False
+        if not same:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _plain(failures: list[Any]) -> list[Any]:
+    return [list(failure) for failure in failures]
 
 
 def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
@@ -219,7 +252,7 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         with open(path, "rb") as file:
             data = file.read()
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-        metadata = _metadata(table)
+        metadata = _metadata(table.schema)
         columns = table.drop_columns(["feature"]) if plan.command == "represent" else table
         if not columns.schema.equals(_columns(plan, output)):
             raise ValueError("it has other columns")
@@ -228,6 +261,7 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         raise UserError(
             f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again"
         ) from None
+    _check_other_members(plan, output, folder, ref, metadata)
     if metadata["fingerprint"] != plan.fingerprint or metadata["snippet"] != ref.snippet:
         raise UserError(f"{path} belongs to another run: remove it and run the same command again")
     per_galaxy = 1 if plan.command == "represent" else len(plan.members) * plan.passes
@@ -244,36 +278,32 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
     return Part(table, offsets, failures, hashlib.sha256(data).hexdigest())
 
 
+def _check_other_members(
+    plan: Plan, output: str, folder: str, ref: PartRef, metadata: dict[str, Any]
+) -> None:
+    """All members' files of a snippet must hold the same galaxies."""
+    for other in folders(plan):
+        if other == folder:
+            continue
+        path = os.path.join(output, other, ref.name)
+        try:
+            found = _metadata(pq.read_schema(path))
+        except Exception as error:
+            raise UserError(
+                f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again"
+            ) from None
+        if any(found[key] != metadata[key] for key in ("fingerprint", "galaxies", "failures")):
+            raise UserError(
+                f"{path} and {os.path.join(output, folder, ref.name)} hold different galaxies: "
+                "delete both and run the same command again"
+            )
+
+
 def _offsets_by_id(plan: Plan, output: str, snippet: Snippet, ids: list[str]) -> np.ndarray:
     where = {galaxy: offset for offset, galaxy in enumerate(plan.read_rows(output, snippet)[0])}
     return np.array([where[galaxy] for galaxy in ids], np.int64)
 
 
-# A snippet with failures that may pass leaves a mark, so that a later run need not read every part to find it.
-
-
-def _retry_folder(output: str) -> str:
+def retry_folder(output: str) -> str:
+    """An empty file for each snippet with failures that may pass, so that a later run need not read every part."""
     return os.path.join(output, "_retry")
-
-
-def _mark_for_retry(output: str, snippet: int) -> None:
-    folder = _retry_folder(output)
-    with storage(folder):
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, f"{snippet:07d}"), "w"):
-            pass
-
-
-def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterable[Snippet]:
-    """Snippets of which some galaxies failed for a reason that may pass, with just those galaxies."""
-    folder = _retry_folder(output)
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        refs = stored.get(int(name)) if name.isdecimal() else None
-        if not refs:
-            continue
-        parts = [read_part(plan, output, folders(plan)[0], ref) for ref in refs]
-        waiting = {f.offset for part in parts for f in part.failures if f.may_pass}
-        waiting -= {int(offset) for part in parts for offset in part.offsets}
-        if waiting:
-            attempt = _attempt(refs[-1].name) + 1
-            yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)

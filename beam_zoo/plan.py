@@ -5,13 +5,14 @@ that a worker reads just the rows of its snippet. The columns carried into the t
 in a folder of their own, because other carried columns change no sample.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 
 from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.checkpoints import read_file
-from beam_zoo.errors import UserError
+from beam_zoo.errors import UserError, one_line
 from beam_zoo.files import sync_file, sync_folder, write_json
 from beam_zoo.members import Member, from_json, to_json
+from beam_zoo.plan_rows import RowWriter, rows_file
 from beam_zoo.records import Snippet
 
 FOLDER = "_plan"
@@ -45,6 +47,7 @@ class Plan:
         seed: of all random draws.
         precision: of the encoder.
         carried: names of the columns carried into the tables.
+        carried_digest: SHA-256 of their content, or an empty string.
         versions: of the libraries that the run began with.
     """
 
@@ -59,6 +62,7 @@ class Plan:
     seed: int
     precision: str
     carried: tuple[str, ...]
+    carried_digest: str
     versions: dict[str, str | None]
 
     @property
@@ -118,6 +122,7 @@ class Plan:
             "precision": self.precision,
             # Representations are stored with their carried columns: there is no later table to put them in.
             "carry": list(self.carried) if self.command == "represent" else [],
+            "carried values": self.carried_digest if self.command == "represent" else "",
             "members": {member.name: member.identity() for member in self.members},
             "order": [member.name for member in self.members],
         }
@@ -131,13 +136,13 @@ class Plan:
     @property
     def tables_fingerprint(self) -> str:
         """SHA-256 of what the tables depend on: tables of another fingerprint are built anew."""
-        canonical = json.dumps({"samples": self.fingerprint, "carried": list(self.carried)}, sort_keys=True)
+        carried = [list(self.carried), self.carried_digest]
+        canonical = json.dumps({"samples": self.fingerprint, "carried": carried}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def carried_folder(self, output: str) -> str:
         """Where the carried columns of this plan are."""
-        digest = hashlib.sha256(json.dumps(list(self.carried)).encode()).hexdigest()[:12]
-        return os.path.join(output, FOLDER, f"carried-{digest}")
+        return os.path.join(output, FOLDER, f"carried-{self.carried_digest[:12]}")
 
     def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str | None]]:
         """Ids and image locations of a snippet's galaxies, in order."""
@@ -150,9 +155,11 @@ class Plan:
 
     def read_table_rows(self, output: str, part: int) -> pa.Table:
         """`id_str`, `file_loc` and the carried columns of a table part's galaxies, in order."""
-        rows = pq.read_table(_file(os.path.join(output, FOLDER, "rows"), part))
+        with _damaged(rows_file(os.path.join(output, FOLDER, "rows"), part)) as path:
+            rows = pq.read_table(path)
         if self.carried:
-            carried = pq.read_table(_file(self.carried_folder(output), part))
+            with _damaged(rows_file(self.carried_folder(output), part)) as path:
+                carried = pq.read_table(path)
             for name in self.carried:
                 rows = rows.append_column(carried.schema.field(name), carried.column(name))
         return rows
@@ -161,62 +168,24 @@ class Plan:
         """Arrow fields of the carried columns."""
         if not self.carried:
             return pa.schema([])
-        return pq.read_schema(_file(self.carried_folder(output), 0))
-
-
-def _file(folder: str, part: int) -> str:
-    return os.path.join(folder, f"{part:06d}.parquet")
+        with _damaged(rows_file(self.carried_folder(output), 0)) as path:
+            return pq.read_schema(path)
 
 
 def _read_group(folder: str, plan: Plan, snippet: int) -> pa.Table:
     part, group = divmod(snippet, plan.snippets_per_table)
-    with pq.ParquetFile(_file(folder, part)) as file:
+    with _damaged(rows_file(folder, part)) as path, pq.ParquetFile(path) as file:
         return file.read_row_group(group)
 
 
-class RowWriter:
-    """Writes rows as the plan lays them out: a file a table part, a row group a snippet."""
-
-    def __init__(self, folder: str, plan: Plan, columns: Iterable[str]) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self._folder, self._plan, self._columns = folder, plan, list(columns)
-        self._pending: list[pa.RecordBatch] = []
-        self._waiting = 0
-        self._snippets = 0
-        self._file: pq.ParquetWriter | None = None
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows."""
-        self._pending.append(batch.select(self._columns))
-        self._waiting += len(batch)
-        if self._waiting >= self._plan.snippet_size:
-            self._write(self._waiting - self._waiting % self._plan.snippet_size)
-
-    def close(self) -> None:
-        """Write what is left."""
-        if self._waiting:
-            self._write(self._waiting)
-        self._close_file()
-        sync_folder(self._folder)
-
-    def _close_file(self) -> None:
-        if self._file:
-            self._file.close()
-            sync_file(_file(self._folder, (self._snippets - 1) // self._plan.snippets_per_table))
-
-    def _write(self, rows: int) -> None:
-        table = pa.Table.from_batches(self._pending)
-        for start in range(0, rows, self._plan.snippet_size):
-            part, group = divmod(self._snippets, self._plan.snippets_per_table)
-            if group == 0:
-                self._close_file()
-                self._file = pq.ParquetWriter(_file(self._folder, part), table.schema, compression="zstd")
-            assert self._file is not None
-            snippet = table.slice(start, min(self._plan.snippet_size, rows - start))
-            self._file.write_table(snippet, row_group_size=self._plan.snippet_size)
-            self._snippets += 1
-        self._pending = table.slice(rows).to_batches()
-        self._waiting -= rows
+@contextlib.contextmanager
+def _damaged(path: str) -> Iterator[str]:
+    try:
+        yield path
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"the plan's {path} is damaged ({one_line(error, 200)}): restore it, or use another --output"
+        ) from None
 
 
 def read(output: str) -> Plan | None:
@@ -233,10 +202,15 @@ def read(output: str) -> Plan | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the plan {path}: {error}") from None
-    if content.pop("format", None) != FORMAT:
-        raise UserError(f"{path} was made by another version of this program: use that, or another --output")
-    members = tuple(from_json(member) for member in content.pop("members"))
-    return Plan(**{**content, "members": members, "carried": tuple(content["carried"])})
+    try:
+        if content.pop("format") != FORMAT:
+            raise UserError(
+                f"{path} was made by another version of this program: use that, or another --output"
+            )
+        members = tuple(from_json(member) for member in content.pop("members"))
+        return Plan(**{**content, "members": members, "carried": tuple(content["carried"])})
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"the plan {path} is damaged: restore it, or use another --output") from None
 
 
 def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: dict[str, str]) -> None:
@@ -267,6 +241,7 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
                 file.write(read_file(source))  # remote storage too
             sync_file(copy)
         write_json(os.path.join(building, "plan.json"), _content(plan))
+        _check_links(building)
         sync_folder(building)
         try:
             # A folder is renamed only onto an empty one: of two jobs that start at once the first wins.
@@ -277,6 +252,18 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
         sync_folder(output)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _check_links(folder: str) -> None:
+    """Parts get their names by hard links: better found out now than after the first hour."""
+    link = os.path.join(folder, ".link")
+    try:
+        os.link(os.path.join(folder, "plan.json"), link)
+    except OSError as error:
+        raise UserError(
+            f"the file system of {folder} has no hard links ({error.strerror}): use another --output"
+        ) from None
+    os.unlink(link)
 
 
 def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) -> None:
@@ -313,7 +300,7 @@ def differences(old: Plan, new: Plan) -> list[str]:
             if before["limit"] == after["limit"]:
                 found.append("catalogue (its ids, image paths or rows)")
         else:
-            found.append(f"{name} ({_short(before[name])} there, {_short(after[name])} now)")
+            found.append(name if name == "carried values" else _change(name, before[name], after[name]))
     ours, theirs = before["members"], after["members"]
     for name in sorted({*ours, *theirs}):
         if name not in theirs or name not in ours:
@@ -324,6 +311,10 @@ def differences(old: Plan, new: Plan) -> list[str]:
     if set(ours) == set(theirs) and before["order"] != after["order"]:
         found.append("the order of the members")
     return found
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    return f"{name} ({_short(before)} there, {_short(after)} now)"
 
 
 def _short(value: Any) -> str:

@@ -25,6 +25,9 @@ class _WorkerFile:
         self._handle = handle
         self._inferred = self._failed = 0.0
 
+    def close(self) -> None:
+        os.close(self._handle)
+
     def add(self, inferred: float, failed: float) -> None:
         self._inferred += inferred
         self._failed += failed
@@ -45,10 +48,17 @@ def add(folder: str | None, *, inferred: float = 0.0, failed: float = 0.0) -> No
         key = (os.getpid(), folder)
         try:
             if key not in _files:
+                _close_others(folder)
                 _files[key] = _WorkerFile(folder)
             _files[key].add(inferred, failed)
         except OSError:
             pass  # Progress is not worth a run: the driver may be gone, and its folder with it.
+
+
+def _close_others(folder: str) -> None:
+    """A process that runs one pipeline after the other keeps only the file of the last."""
+    for key in [key for key in _files if key[1] != folder]:
+        _files.pop(key).close()
 
 
 class Progress:

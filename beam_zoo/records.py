@@ -23,6 +23,11 @@ class Snippet:
     attempt: int = 0
 
     @property
+    def size(self) -> int:
+        """Number of galaxies to predict."""
+        return self.stop - self.start if self.only is None else len(self.only)
+
+    @property
     def offsets(self) -> tuple[int, ...]:
         """Offsets within the snippet of the galaxies to predict."""
         return tuple(range(self.stop - self.start)) if self.only is None else self.only

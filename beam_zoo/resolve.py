@@ -54,7 +54,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         _check_channels(spec, own)
         architecture, kwargs = _architecture(spec, own, previous, revision)
         model = _build(spec, content, architecture, kwargs, path)
-        _check_view(spec, model)
+        features = _check_view(spec, model)
         schema: dict[str, Any] | None = None
         outputs: tuple[str, ...] = ()
         rate = 0.0
@@ -83,6 +83,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         dropout_rate=rate,
         random_view=is_random(spec.view),
         trust_checkpoint=spec.trust_checkpoint,
+        features=features,
     )
     return member, path
 
@@ -126,22 +127,23 @@ def _build(
     raise AssertionError("unreachable")
 
 
-def _check_view(spec: MemberSpec, model: Any) -> None:
-    """Refuse a view that the encoder cannot take, by the shapes alone."""
+def _check_view(spec: MemberSpec, model: Any) -> int:
+    """Refuse a view that the encoder cannot take, by the shapes alone; its number of features, 0 if unknown."""
     shape = View(spec.view).shape
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
             features = model.encoder(torch.zeros((2, *shape), device=device))
     except NotImplementedError:
-        return  # some operations exist on real devices only
+        return 0  # some operations exist on real devices only
     except Exception as error:
         if "meta tensor" in str(error):
-            return
+            return 0
         sizes = f"{shape[1]} x {shape[2]} pixels"
         raise UserError(f"view: the encoder cannot take {sizes}: {one_line(error, 150)}") from None
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         raise UserError("the encoder does not pool its features into one vector per image")
+    return features.shape[1]
 
 
 def _architecture(

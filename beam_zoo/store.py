@@ -31,12 +31,15 @@ class Store(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._waiting: dict[Snippet, list[Batch]] = {}
+        self._galaxies: dict[Snippet, int] = {}
 
     def process(self, batch: Batch) -> Iterator[PartRef]:
         waiting = self._waiting.setdefault(batch.snippet, [])
         waiting.append(finite_only(dataclasses.replace(batch, pixels={})))
-        if sum(len(b) + len(b.failures) for b in waiting) == len(batch.snippet.offsets):
-            del self._waiting[batch.snippet]
+        here = self._galaxies.get(batch.snippet, 0) + len(batch) + len(batch.failures)
+        self._galaxies[batch.snippet] = here
+        if here == batch.snippet.size:
+            del self._waiting[batch.snippet], self._galaxies[batch.snippet]
             yield from store(self._run, batch.snippet, waiting)
 
     def finish_bundle(self) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from beam_zoo import parts
 from beam_zoo import schema as schemas
 from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.files import publish, write_json
+from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.records import Failure, PartRef
 from beam_zoo.statistics import Tree, value_tables
@@ -33,6 +34,26 @@ FAILURE_SCHEMA = pa.schema(
 )
 
 
+class TablePlan(Protocol):
+    """What the tables need to know: of one run (a Plan) or of several."""
+
+    @property
+    def command(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def members(self) -> tuple[Member, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    @property
+    def tables_fingerprint(self) -> str: ...
+    def table_rows(self, part: int) -> range:
+        """Rows of a table part."""
+
+    def read_table_rows(self, output: str, part: int) -> pa.Table:
+        """`id_str`, `file_loc` and the carried columns of a table part's galaxies, in order."""
+
+
 class Statistics:
     """Which numbers the tables of a plan hold, and in which columns.
 
@@ -41,7 +62,7 @@ class Statistics:
         advanced: names of the advanced table's number columns.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TablePlan) -> None:
         self._tree: Tree | None = None
         if plan.kind == "tree":
             schema = plan.members[0].schema
@@ -91,6 +112,7 @@ class Block:
         ids: their ids, as the parts have them.
         friendly, advanced: float32, shape (galaxy, column).
         failures: (row, id, failure) of galaxies without a prediction.
+        incomplete: bool, shape (galaxy,): whether it lacks samples that others have.
     """
 
     rows: np.ndarray
@@ -98,10 +120,11 @@ class Block:
     friendly: np.ndarray
     advanced: np.ndarray
     failures: list[tuple[int, str, Failure]]
+    incomplete: np.ndarray
 
 
 def write_table_part(
-    plan: Plan,
+    plan: TablePlan,
     output: str,
     part: int,
     blocks: list[Block],
@@ -111,7 +134,7 @@ def write_table_part(
     """Write one part of each table: the same bytes whenever the same samples are stored.
 
     Args:
-        plan: the plan of the run.
+        plan: what the tables are of.
         output: folder of the output.
         part: number of the table part.
         blocks: all of its galaxies, in any order.
@@ -139,7 +162,7 @@ def write_table_part(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(report_path(output, part))
     files: dict[str, dict[str, Any]] = {}
-    if plan.command == "predict":
+    if plan.command != "represent":
         carried = chosen.drop_columns([LOCATION])
         for folder, names in ((FRIENDLY, statistics.friendly), (ADVANCED, statistics.advanced)):
             numbers = np.concatenate([getattr(block, folder) for block in blocks])[order]
@@ -157,6 +180,7 @@ def write_table_part(
         "rows": len(rows),
         "predicted": len(rows) - len(failures),
         "failed": len(failures),
+        "incomplete": sum(int(block.incomplete.sum()) for block in blocks),
         "files": files,
         "parts": read,
     }
@@ -167,6 +191,12 @@ def write_table_part(
 def report_path(output: str, part: int) -> str:
     """Where the report of a table part is."""
     return os.path.join(output, REPORTS, f"part-{part:06d}.json")
+
+
+def load_report(output: str, part: int) -> dict[str, Any]:
+    """The report of a table part that was just written."""
+    with open(report_path(output, part), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def read_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict[str, Any] | None:
@@ -181,8 +211,7 @@ def read_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict
         refs: all stored parts of its snippets.
     """
     try:
-        with open(report_path(output, part), encoding="utf-8") as file:
-            report = json.load(file)
+        report = load_report(output, part)
         sizes = [
             os.path.getsize(os.path.join(output, f["name"])) == f["bytes"] for f in report["files"].values()
         ]

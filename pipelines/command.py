@@ -2,15 +2,18 @@
 
 import argparse
 import contextlib
+import errno
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from beam_zoo.errors import StorageFull, UserError, known_error
+from beam_zoo.quiet import set_up_logging, was_interrupted
 from pipelines.options import OPTIONS, parse, refuse_stray, split_command_line
-from pipelines.quiet import set_up_logging
 
-USER_ERROR, STORAGE_FULL, INTERRUPTED = 2, 4, 130
+USER_ERROR, STORAGE_FULL = 2, 4
 
 
 def main(command: str, description: str, argv: list[str] | None = None) -> int:
@@ -45,21 +48,47 @@ def guarded(work: Callable[[], int]) -> int:
         work: parses the options and does everything; returns an exit code.
 
     Returns:
-        The exit code: that of the work, 2 for a mistake of the user, 4 for a full disk, 130 for Ctrl-C.
+        The exit code: that of the work, 2 for a mistake of the user, 4 for a full disk, 130 for Ctrl-C, 143 for SIGTERM.
     """
     set_up_logging()
+    stopped: list[int] = []
     try:
-        with known_errors():
+        with known_errors(), _terminated_like_interrupted(stopped):
             return work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _end(USER_ERROR, f"error: {error}")
     except StorageFull as error:
-        print(f"error: {error}", file=sys.stderr)
-        return STORAGE_FULL
+        return _end(STORAGE_FULL, f"error: {error}")
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        return _end(STORAGE_FULL if full else USER_ERROR, f"error: {text}")
     except KeyboardInterrupt:
-        print("stopped: what is stored stays, and the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+        text = "stopped: what is stored stays, and the same command goes on from there"
+        return _end(128 + (stopped[0] if stopped else signal.SIGINT), text)
+
+
+def _end(code: int, line: str) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted(stopped: list[int]) -> Iterator[None]:
+    """SIGTERM, which batch systems send before they kill, cleans up as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse_simple(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[dict[str, Any], list[str]]:
@@ -94,6 +123,8 @@ def known_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from None
         known = known_error(error)
         if known is None:
             raise

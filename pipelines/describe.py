@@ -47,7 +47,7 @@ def _bytes(plan: Plan) -> float:
     """Samples are float32 and stored uncompressed, table columns float32; a column of a part has a footer."""
     footers = 300.0
     if plan.command == "represent":
-        return plan.rows * len(plan.members) * 4 * 1024
+        return plan.rows * sum(4.0 * (member.features or 1024) + 30 for member in plan.members)
     outputs = len(plan.outputs)
     samples = plan.passes * len(plan.members) * (4 * outputs + 2)
     columns = plan.snippets * outputs + plan.table_parts * 5 * outputs

@@ -85,9 +85,9 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
 
 
 def _say_what_may_pass(run: "Run", stored: "dict[int, list[PartRef]]") -> None:
-    from beam_zoo import parts
+    from beam_zoo.retry import to_retry
 
-    waiting = list(parts.to_retry(run.plan, run.output, stored))
+    waiting = list(to_retry(run.plan, run.output, stored))
     for snippet in waiting[:SHOWN]:
         ids, locations = run.plan.read_rows(run.output, snippet)
         for offset in snippet.offsets[:SHOWN]:

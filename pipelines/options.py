@@ -47,7 +47,9 @@ OPTIONS = [
     Option("passes", "integer", 5, "forward passes of each member", least=1, most=10_000),
     Option("first_pass", "integer", 0, "number of the first pass", least=0, most=1_000_000_000),
     Option("batch_size", "integer", 32, "galaxies that go through the members together", least=1),
-    Option("snippet_size", "integer", 1000, "galaxies of a snippet, the unit of resume", least=1),
+    Option(
+        "snippet_size", "integer", 1000, "galaxies of a snippet, the unit of resume", least=1, most=10_000_000
+    ),
     Option("snippets", "text", None, "predict only snippets A:B (half-open), and build no tables"),
     Option("carry", "text", (), "columns of the catalogue that the tables carry along", many=True),
     Option("precision", "text", "fp32", "of the encoder", choices=("fp32", "tf32", "bf16", "fp16")),
@@ -209,7 +211,7 @@ def _check_flags(check: Callable[[list[str]], None] | None, flags: list[str], wh
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    from beam_zoo.members import load_yaml
+    from beam_zoo.yaml_files import load_yaml
 
     if not os.path.exists(path):
         raise UserError(f"there is no --config {path}{near_path(path)}")
@@ -251,7 +253,9 @@ def _convert(option: Option, value: Any, file: str | None) -> Any:
     if option.kind in ("integer", "number"):
         kind = int if option.kind == "integer" else float
         try:
-            if isinstance(value, bool) or "_" in str(value) or (file and not isinstance(value, int | float)):
+            # YAML takes 1e-1 for text.
+            plain = isinstance(value, int | float) or not file or (kind is float and isinstance(value, str))
+            if isinstance(value, bool) or "_" in str(value) or not plain:
                 raise ValueError
             number = kind(value)
             if (

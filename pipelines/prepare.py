@@ -3,25 +3,26 @@
 import dataclasses
 import os
 import sys
+from typing import Any
 
 from beam_zoo import members as member_files
 from beam_zoo import output as outputs
 from beam_zoo import parts
 from beam_zoo import plan as plans
-from beam_zoo.catalogue import ID, LOCATION, Catalogue, Checker, find, limited
+from beam_zoo.catalogue import ID, LOCATION, Catalogue, find, limited
+from beam_zoo.check_rows import Checker
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.files import storage
-from beam_zoo.images import ImageError, image_path, load_image
 from beam_zoo.inference import usable_device
 from beam_zoo.plan import Plan
+from beam_zoo.plan_rows import CarriedDigest
 from beam_zoo.resolve import resolve
 from beam_zoo.run import Run
 from beam_zoo.tables import column_names
 from beam_zoo.versions import changes, versions
 from pipelines.options import Options, models_of
+from pipelines.probe import probe_new, probe_rest
 from runners import direct
-
-PROBES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,37 +69,27 @@ def prepare(command: str, options: Options) -> Prepared:
     members = tuple(member for member, _ in resolved)
     _check_agreement(members, represent)
     catalogue = _find_catalogue(options, old)
+    if options.overwrite:
+        _refuse_own_inputs(output, catalogue, specs)
     root = _image_root(options, catalogue, old)
-    carried = tuple(options.carry)
     if catalogue is not None:
-        _check_columns(catalogue, carried, command, members)
-    content, rows = _content(options, catalogue, old, root)
-    plan = Plan(
-        command=command,
-        rows=rows,
-        catalogue=content,
-        image_root=root,
-        snippet_size=options.snippet_size,
-        members=members,
-        first_pass=options.first_pass,
-        passes=options.passes,
-        seed=options.seed,
-        precision=options.precision,
-        carried=carried,
-        versions=versions() if old is None else old.versions,
-    )
+        _check_columns(catalogue, tuple(options.carry), command, members)
+    plan = _plan(command, options, old, catalogue, root, members)
     if old is not None and (found := plans.differences(old, plan)):
         raise UserError(
             f"{output} holds a run with other settings: {'; '.join(found)}. Use another --output, or --overwrite"
         )
     if old is not None and (changed := changes(old.versions, versions())):
         print(f"note: the run began with other versions: {changed}", file=sys.stderr)
-    if catalogue is None and carried and not os.path.isdir(plan.carried_folder(output)):
-        raise UserError(f"there is no catalogue {options.catalogue} any more to carry other columns from")
     snippets = _snippets(options.snippets, plan.snippets)
     stored = {} if old is None else parts.stored_parts(plan, output)
-    if catalogue is not None and any(number not in stored for number in snippets):
-        _probe_images(catalogue, plan, root, options.max_failure_fraction)
+    missing = [number for number in snippets if number not in stored]
+    if old is None:
+        assert catalogue is not None
+        probes = probe_new(catalogue, plan.rows, options.limit, root, options.max_failure_fraction)
+        plan = dataclasses.replace(plan, catalogue={**plan.catalogue, "probes": probes})
+    elif missing:
+        probe_rest(plan, output, root, missing, options.max_failure_fraction)
     staged = {m.path: path for m, path in resolved if m.path != path and not path.startswith(output + os.sep)}
     run = Run(plan, output, root, options.batch_size, device, direct.threads(options.beam))
     return Prepared(run, old is None, catalogue, staged, snippets)
@@ -174,27 +165,69 @@ def _check_columns(
         )
 
 
-def _content(options: Options, catalogue: Catalogue | None, old: Plan | None, root: str) -> tuple[dict, int]:
-    """Fingerprint and number of the catalogue's rows, read only if its files have changed since it was planned."""
+def _refuse_own_inputs(
+    output: str, catalogue: Catalogue | None, specs: list[member_files.MemberSpec]
+) -> None:
+    """--overwrite must not remove what the new run is to be made from."""
+    paths = [path for spec in specs for path in (spec.source, spec.checkpoint, spec.encoder) if path]
+    for path in [*(catalogue.files if catalogue else ()), *paths]:
+        if outputs.is_own(output, path):
+            raise UserError(f"--overwrite would remove {path}, which this run needs: copy it elsewhere first")
+
+
+def _plan(
+    command: str,
+    options: Options,
+    old: Plan | None,
+    catalogue: Catalogue | None,
+    root: str,
+    members: tuple[member_files.Member, ...],
+) -> Plan:
+    """The plan; the catalogue is read only if its files, or the carried columns, are others than planned before."""
+    carried = tuple(options.carry)
     if catalogue is None:
         assert old is not None
-        return {**old.catalogue, "limit": options.limit}, old.rows
-    stamps = catalogue.stamps()
-    checked = [options.limit, bool(options.image_root), options.allow_outside, root]
-    if old is not None and old.catalogue["files"] == stamps and old.catalogue["checked"] == checked:
-        return {**old.catalogue, "location": options.catalogue}, old.rows
+        content, rows, digest = {**old.catalogue, "limit": options.limit}, old.rows, old.carried_digest
+        if carried != old.carried:
+            raise UserError(f"there is no catalogue {options.catalogue} any more to carry other columns from")
+    else:
+        stamps = catalogue.stamps()
+        checked = [options.limit, bool(options.image_root), options.allow_outside, root, options.snippet_size]
+        known = old is not None and (old.catalogue["files"], old.catalogue["checked"]) == (stamps, checked)
+        if old is not None and known and old.carried == carried:
+            content, rows, digest = old.catalogue, old.rows, old.carried_digest
+        else:
+            content, rows, digest = _read(options, catalogue, root, carried)
+            content = {"probes": old.catalogue["probes"] if old else [], **content}
+        content = {**content, "location": options.catalogue, "files": stamps, "checked": checked}
+    return Plan(
+        command=command,
+        rows=rows,
+        catalogue=content,
+        image_root=root,
+        snippet_size=options.snippet_size,
+        members=members,
+        first_pass=options.first_pass,
+        passes=options.passes,
+        seed=options.seed,
+        precision=options.precision,
+        carried=carried,
+        carried_digest=digest,
+        versions=versions() if old is None else old.versions,
+    )
+
+
+def _read(
+    options: Options, catalogue: Catalogue, root: str, carried: tuple[str, ...]
+) -> tuple[dict[str, Any], int, str]:
+    """Go over the catalogue once: fingerprint, number of rows, and digest of the carried columns."""
     checker = Checker(root, root_given=bool(options.image_root), allow_outside=options.allow_outside)
-    for batch in limited(catalogue.batches(), options.limit):
+    digest = CarriedDigest(carried, options.snippet_size)
+    for batch in limited(catalogue.batches(carried), options.limit):
         checker.add(batch)
-    digest = checker.finish(catalogue, options.limit)
-    content = {
-        "location": options.catalogue,
-        "files": stamps,
-        "checked": checked,
-        "limit": options.limit,
-        "sha256": digest,
-    }
-    return content, checker.rows
+        digest.add(batch)
+    content = {"limit": options.limit, "sha256": checker.finish(catalogue, options.limit)}
+    return content, checker.rows, digest.finish()
 
 
 def _snippets(text: str | None, count: int) -> range:
@@ -211,35 +244,6 @@ def _snippets(text: str | None, count: int) -> range:
     if not chosen:
         raise UserError(f"--snippets {text} holds no snippet: there are {count}, numbered from 0")
     return chosen
-
-
-def _probe_images(catalogue: Catalogue, plan: Plan, root: str, max_failure_fraction: float) -> None:
-    """Open a few images spread over the catalogue: an unmounted disk must not cost a day."""
-    wanted = sorted({round(i * (plan.rows - 1) / max(1, PROBES - 1)) for i in range(PROBES)})
-    locations: list[str] = []
-    start = 0
-    for batch in limited(catalogue.batches(), plan.catalogue["limit"]):
-        inside = [row - start for row in wanted if start <= row < start + len(batch)]
-        locations += [batch.column(LOCATION)[row].as_py() or "" for row in inside]
-        start += len(batch)
-        if len(locations) == len(wanted):
-            break
-    reason = ""
-    for location in locations:
-        try:
-            if not location:
-                raise ImageError(f"a row without {LOCATION}", may_pass=False)
-            load_image(image_path(location, root))
-            return
-        except ImageError as error:
-            reason = reason or str(error)
-    if max_failure_fraction >= 1:
-        print(f"warning: none of {len(locations)} images can be opened, first: {reason}", file=sys.stderr)
-        return
-    raise UserError(
-        f"none of {len(locations)} images spread over the catalogue can be opened (first: {reason}): "
-        "check --image_root, or give --max_failure_fraction 1 to go on all the same"
-    )
 
 
 def publish(prepared: Prepared, *, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ from beam_zoo import parts
 from beam_zoo.errors import UserError
 from beam_zoo.progress import Progress
 from beam_zoo.records import PartRef, Snippet
+from beam_zoo.retry import to_retry
 from beam_zoo.run import Run
 from beam_zoo.tables import read_report
 from pipelines import manifest as manifests
@@ -49,20 +50,22 @@ def execute(command: str, options: Options) -> int:
         return 0
     preparation.publish(prepared, overwrite=options.overwrite)
     missing = [run.plan.snippet(n) for n in prepared.snippets if n not in stored]
-    again = [s for s in parts.to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
-    if beam_options.runner_name(options.beam) != beam_options.DIRECT:
-        outputs.remove_manifest(run.output)
-        predict_on_cluster(run, missing + again, stored, options.beam)
-    else:
+    again = [s for s in to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
+    if missing or again:
+        outputs.remove_manifest(run.output)  # It would be of fewer galaxies than are stored soon.
+    here = beam_options.runner_name(options.beam) == beam_options.DIRECT
+    if here:
         predict_here(run, missing + again, options.beam)
-        if options.snippets:
-            print(
-                f"samples of snippets {options.snippets} are stored in {run.output}: when all are, "
-                f"python -m pipelines.finish {run.output} builds the tables",
-                file=sys.stderr,
-            )
-            return 0
-        outputs.remove_manifest(run.output)
+    else:
+        predict_on_cluster(run, missing + again, None if options.snippets else stored, options.beam)
+    if options.snippets:
+        print(
+            f"samples of snippets {options.snippets} are stored in {run.output}: when all are, "
+            f"python -m pipelines.finish {run.output} builds the tables",
+            file=sys.stderr,
+        )
+        return 0
+    outputs.remove_manifest(run.output)
     reports = build_tables(run, options.beam)
     details = {"options": dict(options.values), "beam_options": options.beam, "device": run.device}
     manifest = manifests.write(run.plan, run.output, reports, stored, begin, details)
@@ -80,11 +83,14 @@ def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
         direct.run(lambda p: samples(p | beam.Create(order, reshuffle=False), watched), flags)
 
 
-def predict_on_cluster(run: Run, snippets: list[Snippet], stored: Stored, flags: list[str]) -> None:
-    """Samples and tables as one graph."""
-    known = [ref for refs in stored.values() for ref in refs]
+def predict_on_cluster(run: Run, snippets: list[Snippet], stored: Stored | None, flags: list[str]) -> None:
+    """Samples and tables as one graph; samples only, where `stored` is None."""
     with beam.Pipeline(options=PipelineOptions(flags)) as p:
         new = samples(p | "snippets to do" >> beam.Create(_own_order(snippets)), run)
+        if stored is None:
+            return
+        outputs.remove_manifest(run.output)
+        known = [ref for refs in stored.values() for ref in refs]
         old = p | "parts already there" >> beam.Create(known)
         tables((old, new) | beam.Flatten(), run)
 

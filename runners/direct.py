@@ -19,6 +19,8 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     """
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+    if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):
+        flags = [*flags, "--default_sdk_harness_log_level=WARNING"]
     options = PipelineOptions(flags)
     if processes(flags) > 1:
         # Workers inherit this; with all cores each, several processes are slower than one.

@@ -9,6 +9,17 @@ import pytest
 from tests import checkpoints, galaxies
 
 
+def pytest_report_header() -> str:
+    """Which galaxies the tests see: real ones are better, and not everybody has them."""
+    found = (galaxies.REAL / "catalogue.csv").exists()
+    where = (
+        f"real, from {galaxies.REAL}"
+        if found
+        else "simulated (set BEAM_ZOO_GALAXIES to a folder of real ones)"
+    )
+    return f"galaxies: {where}"
+
+
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Up to 128 real galaxies (or simulated ones, where there are none at hand)."""

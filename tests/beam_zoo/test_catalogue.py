@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_zoo import catalogue as catalogues
-from beam_zoo.catalogue import Checker, find, limited
+from beam_zoo import check_rows
+from beam_zoo.catalogue import find, limited
+from beam_zoo.check_rows import Checker
 from beam_zoo.errors import UserError
 
 ODD_IDS = [
@@ -114,7 +116,7 @@ def test_duplicates_by_name_and_count(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_two_ids_of_one_hash_are_two_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogues, "_hashes", lambda ids: np.zeros(len(ids), np.uint64))
+    monkeypatch.setattr(check_rows, "_hashes", lambda ids: np.zeros(len(ids), np.uint64))
     assert _digest(_csv(tmp_path / "a.csv", ["a", "b", "c"]))
     assert "'b' stands in 2 rows" in _refusal(_csv(tmp_path / "b.csv", ["a", "b", "b"]))
 

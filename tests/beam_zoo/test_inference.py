@@ -30,6 +30,7 @@ class SmallDevice:
 
 def test_out_of_memory_halves_the_batch(predict, few, trees, monkeypatch):
     whole = predict(few, trees, "--passes", 2)
+    monkeypatch.setitem(inference.IMAGES_AT_ONCE, "cpu", 100)
     device = SmallDevice(monkeypatch, 5)
     result = predict(few, trees, "--passes", 2, "--batch_size", 16)
     assert result.code == 0, result.err

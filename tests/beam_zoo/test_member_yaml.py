@@ -22,7 +22,7 @@ RIGHT = {"name": "m", "zoobot_class": "ZoobotTree", "checkpoint": "a.ckpt", "vie
         ({"name": 3}, "name must be text, not 3"),
         ({"name": "a/b"}, "name 'a/b' may hold letters"),
         ({"name": "-a"}, "starts with a letter or a digit"),
-        ({"name": "a" * 101}, "100 at most"),
+        ({"name": "a" * 101}, "100 bytes at most"),
         ({"zoobot_class": "ZooBotTree"}, "no zoobot_class 'ZooBotTree' (did you mean 'ZoobotTree'?)"),
         ({"greyscale": "yes"}, "greyscale must be true or false, not 'yes'"),
         ({"trust_checkpoint": 1}, "trust_checkpoint must be true or false, not 1"),

@@ -63,7 +63,7 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture
 def refused(predict, represent, made, tmp_path, monkeypatch):
     """Checks that a command ends in one line that holds these words, without a look at any image."""
-    monkeypatch.setattr("pipelines.prepare.load_image", lambda *args: pytest.fail("an image was opened"))
+    monkeypatch.setattr("pipelines.probe.read_bytes", lambda *args: pytest.fail("an image was opened"))
     catalogue = tmp_path / "catalogue.csv"
     catalogue.write_text("id_str,file_loc\na,nowhere/a.jpg\nb,nowhere/b.jpg\n")
 

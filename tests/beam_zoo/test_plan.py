@@ -34,7 +34,7 @@ def _plan(rows: int, snippet_size: int, **changes: Any) -> Plan:
     settings: dict[str, Any] = {
         "command": "predict", "rows": rows, "catalogue": {"sha256": "f", "limit": None, "files": []},
         "image_root": "/images", "snippet_size": snippet_size, "members": (_member(),), "first_pass": 0,
-        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED, "versions": {},
+        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED, "carried_digest": "c" * 64, "versions": {},
     }  # fmt: skip
     return Plan(**{**settings, **changes})
 
@@ -131,7 +131,7 @@ def test_other_carried_columns_build_only_their_own_files(tmp_path: Path) -> Non
     old = _plan(12, 5)
     plans.write(old, output, _batches(table, 4), {})
     before = {path: path.stat().st_mtime_ns for path in Path(output, "_plan").rglob("*.parquet")}
-    new = dataclasses.replace(old, carried=("name",))
+    new = dataclasses.replace(old, carried=("name",), carried_digest="d" * 64)
     assert not plans.differences(old, new)
     plans.update(new, output, _batches(table, 4))
     after = {path: path.stat().st_mtime_ns for path in Path(output, "_plan").rglob("*.parquet")}

@@ -121,6 +121,19 @@ def test_a_snippet_that_is_stored_by_now_is_not_read_again(stored, few, monkeypa
     assert before == {p: p.stat().st_mtime_ns for p in (stored / "samples").iterdir()}
 
 
+def test_models_load_once(predict, few, trees, monkeypatch):
+    """However many snippets: the local runner makes one pipeline of all samples."""
+    from beam_zoo.inference import MemberHandler
+
+    loaded = []
+    real = MemberHandler.load_model
+    monkeypatch.setattr(
+        MemberHandler, "load_model", lambda handler: loaded.append(handler._member.name) or real(handler)
+    )
+    assert predict(few, trees, "--snippet_size", 2, "--passes", 1).code == 0
+    assert sorted(loaded) == ["a", "b"]
+
+
 def test_one_graph_as_clusters_run_it(predict, few, trees, monkeypatch):
     """The single graph of samples and tables gives the tables of the local runner's two steps."""
     local = predict(few, trees, "--snippet_size", 4, "--passes", 2)

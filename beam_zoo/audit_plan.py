@@ -1,0 +1,178 @@
+"""The audit of the plan: its rows are those of its fingerprint; the manifest says what the plan says."""
+
+import json
+import os
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from beam_zoo.audit import Findings, listing
+from beam_zoo.catalogue import Catalogue
+from beam_zoo.check_rows import Checker
+from beam_zoo.checkpoints import read_file, sha256
+from beam_zoo.errors import UserError, one_line
+from beam_zoo.members import to_json
+from beam_zoo.output import MANIFEST
+from beam_zoo.parts import REPRESENTATIONS
+from beam_zoo.plan import FOLDER, Plan
+
+ROWS = f"{FOLDER}/rows"
+
+
+def check_rows(plan: Plan, output: str, findings: Findings) -> None:
+    """The plan's rows, streaming: how they are cut, their number, that ids are unique, and their fingerprint.
+
+    Args:
+        plan: the plan of the output.
+        output: its folder.
+        findings: takes what is wrong.
+    """
+    for folder in [ROWS, *([os.path.relpath(plan.carried_folder(output), output)] if plan.carried else [])]:
+        _check_cut(plan, output, folder, findings)
+    _check_staged(plan, output, findings)
+    names = set(listing(output, ROWS))
+    files = [f"{part:06d}.parquet" for part in range(plan.table_parts)]
+    there = tuple(os.path.join(output, ROWS, name) for name in files if name in names)
+    catalogue = Catalogue(ROWS, there, "parquet", output)
+    # Where images lie was decided when the plan was made, perhaps on another machine.
+    checker = Checker(output, root_given=False, allow_outside=True)
+    try:
+        for batch in catalogue.batches():
+            checker.add(batch)
+        digest = checker.finish(catalogue, None)
+    except UserError as error:
+        findings.add(ROWS, str(error).replace(output + os.sep, ""))
+        return
+    if checker.rows != plan.rows:
+        findings.add(ROWS, f"holds {checker.rows:,} rows, and plan.json says {plan.rows:,}")
+    if digest != plan.catalogue["sha256"]:
+        wanted = plan.catalogue["sha256"]
+        findings.add(
+            ROWS, f"ids and locations have SHA-256 {digest[:12]}..., and plan.json says {wanted[:12]}..."
+        )
+
+
+def _check_cut(plan: Plan, output: str, folder: str, findings: Findings) -> None:
+    """A file a table part, a row group a snippet: workers read just one of these."""
+    wanted = [f"{part:06d}.parquet" for part in range(plan.table_parts)]
+    there = set(listing(output, folder))
+    findings.some(folder, (f"{name} is missing" for name in wanted if name not in there))
+    findings.some(folder, (f"{name} does not belong there" for name in sorted(there - set(wanted))))
+    for part, name in enumerate(wanted):
+        if name not in there:
+            continue
+        try:
+            metadata = pq.read_metadata(os.path.join(output, folder, name))
+        except Exception as error:
+            findings.add(f"{folder}/{name}", f"cannot be read ({one_line(error, 200)})")
+            continue
+        found = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        first = part * plan.snippets_per_table
+        snippets = range(first, min(plan.snippets, first + plan.snippets_per_table))
+        right = [len(plan.snippet(number).offsets) for number in snippets]
+        if found != right:
+            findings.add(
+                f"{folder}/{name}",
+                f"holds {sum(found):,} rows in {len(found):,} snippets, and should hold "
+                f"{sum(right):,} in {len(right):,}" + (", cut elsewhere" if sum(found) == sum(right) else ""),
+            )
+
+
+def _check_staged(plan: Plan, output: str, findings: Findings) -> None:
+    """Checkpoints of the hub lie below the plan; others are not part of the output."""
+    for member in plan.members:
+        if "://" in member.path or os.path.isabs(member.path):
+            continue
+        try:
+            found = sha256(read_file(os.path.join(output, member.path)))
+        except Exception as error:
+            findings.add(
+                member.path, f"checkpoint of member {member.name} cannot be read ({one_line(error, 200)})"
+            )
+            continue
+        if found != member.sha256:
+            findings.add(member.path, f"is not the checkpoint of member {member.name}: SHA-256 {found}")
+
+
+def check_manifest(plan: Plan, manifest: dict[str, Any], findings: Findings) -> None:
+    """What can be said of a manifest without reading anything else.
+
+    Args:
+        plan: the plan of the output.
+        manifest: the content of its `manifest.json`.
+        findings: takes what is wrong.
+    """
+    said: dict[str, Any] = {
+        "command": plan.command,
+        "rows_in": plan.rows,
+        "seed": plan.seed,
+        "fingerprint": plan.fingerprint,
+        "tables_fingerprint": plan.tables_fingerprint,
+    }
+    for name, value in said.items():
+        if manifest.get(name) != value:
+            findings.add(MANIFEST, f"{name} is {manifest.get(name)!r}, and the plan says {value!r}")
+    _check_members(plan, manifest.get("members"), findings)
+    counts = {name: manifest.get(name) for name in ("rows_predicted", "rows_failed", "rows_reused")}
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            findings.add(MANIFEST, f"{name} is {count!r}")
+            return
+    predicted, failed, reused = (int(count or 0) for count in counts.values())
+    if predicted + failed != plan.rows:
+        findings.add(
+            MANIFEST,
+            f"rows_predicted {predicted:,} and rows_failed {failed:,} are not the {plan.rows:,} rows of the plan",
+        )
+    if reused > predicted:
+        findings.add(MANIFEST, f"rows_reused is {reused:,}, and rows_predicted {predicted:,}")
+
+
+def _check_members(plan: Plan, found: Any, findings: Findings) -> None:
+    right = json.loads(json.dumps([to_json(member) for member in plan.members]))
+    if found == right:
+        return
+    names = [member.get("name") for member in found if isinstance(member, dict)] if found else []
+    if not isinstance(found, list) or names != [member.name for member in plan.members]:
+        findings.add(
+            MANIFEST, f"members are {names}, and the plan's are {[member.name for member in plan.members]}"
+        )
+        return
+    for ours, theirs in zip(found, right, strict=True):
+        for key in sorted({*ours, *theirs}):
+            if ours.get(key) != theirs.get(key):
+                values = [one_line(repr(m.get(key)), 80) for m in (ours, theirs)]
+                findings.add(
+                    MANIFEST,
+                    f"{key} of member {theirs['name']} is {values[0]}, and the plan says {values[1]}",
+                )
+
+
+def check_totals(
+    plan: Plan, manifest: dict[str, Any], counts: dict[str, int], elements: int, findings: Findings
+) -> None:
+    """What all elements found together, against the manifest.
+
+    Args:
+        plan: the plan of the output.
+        manifest: its manifest.
+        counts: sums over the elements.
+        elements: number of them.
+        findings: takes what is wrong.
+    """
+    if counts.get("elements", 0) != elements:
+        findings.add("audit", f"{counts.get('elements', 0):,} of {elements:,} checks came back: run it again")
+    for name, key in (("rows_predicted", "predicted"), ("rows_failed", "failed")):
+        if manifest.get(name) != counts.get(key, 0):
+            findings.add(
+                MANIFEST,
+                f"{name} is {manifest.get(name)!r}, and {counts.get(key, 0):,} were found in the parts",
+            )
+    lengths: dict[str, list[str]] = {}
+    for name in counts:
+        if name.startswith("features\t"):
+            _, member, length = name.split("\t")
+            lengths.setdefault(member, []).append(length)
+    for member, found in sorted(lengths.items()):
+        if len(found) > 1:
+            findings.add(f"{REPRESENTATIONS}/{member}", f"features have lengths {', '.join(sorted(found))}")

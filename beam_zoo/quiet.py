@@ -1,0 +1,42 @@
+"""Logging of commands and workers: warnings, and no stack trace for what one line says better."""
+
+import logging
+
+from beam_zoo.errors import known_error
+
+# What a runner logs of errors that the command itself reports, in one line, at its end.
+_REPORTED = ("beam_zoo.errors.UserError", "beam_zoo.errors.StorageFull", "KeyboardInterrupt")
+
+
+def set_up_logging() -> None:
+    """Before Beam is imported: it configures the root logger, and warns of cloud clients that are not needed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    quieten()
+
+
+def quieten() -> None:
+    """In a worker process, whose handlers belong to its runner: the same filter, and warnings only."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers:
+        if worth_showing not in handler.filters:
+            handler.addFilter(worth_showing)
+
+
+def worth_showing(record: logging.LogRecord) -> bool:
+    """Whether a log record says something that the user would otherwise not see."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and (known_error(error) or was_interrupted(error)):
+        return False
+    text = record.getMessage() + (record.exc_text or "")
+    return "apitools not found" not in text and not any(name in text for name in _REPORTED)
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C (or SIGTERM), perhaps wrapped by a runner."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return "KeyboardInterrupt" in str(error)

@@ -1,0 +1,34 @@
+"""Galaxies that failed for a reason that may pass: the same command predicts them again."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from beam_zoo import parts
+from beam_zoo.plan import Plan
+from beam_zoo.records import PartRef, Snippet
+
+
+def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterator[Snippet]:
+    """Snippets of which some galaxies failed for a reason that may pass, with just those galaxies.
+
+    Args:
+        plan: the plan of the run.
+        output: folder of the output.
+        stored: snippet number -> its parts.
+    """
+    folder = parts.retry_folder(output)
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        refs = stored.get(int(name)) if name.isdecimal() else None
+        if not refs:
+            continue
+        read = [parts.read_part(plan, output, parts.folders(plan)[0], ref) for ref in refs]
+        # Of a galaxy that failed twice the last failure counts.
+        last = {failure.offset: failure for part in read for failure in part.failures}
+        waiting = {offset for offset, failure in last.items() if failure.may_pass}
+        waiting -= {int(offset) for part in read for offset in part.offsets}
+        if waiting:
+            attempt = parts.attempt_of(refs[-1].name) + 1
+            yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)
+        else:
+            os.unlink(os.path.join(folder, name))

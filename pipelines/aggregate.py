@@ -1,0 +1,74 @@
+"""Build the tables of several runs together: a model added later, more passes, a second machine's half.
+
+    python -m pipelines.aggregate --samples OUT1 OUT2 --output OUT3
+
+joins the stored samples of the runs by galaxy id, and writes OUT3/friendly, OUT3/advanced, OUT3/failures (Parquet)
+and OUT3/manifest.json. The runs are only read.
+"""
+
+import os
+import sys
+
+from beam_zoo.errors import UserError
+from pipelines import command
+from pipelines.options import Parser
+
+DESCRIPTION = "Build the tables of several runs together, from their stored samples."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.guarded(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    parser = Parser(prog="python -m pipelines.aggregate", description=DESCRIPTION)
+    parser.add_argument(
+        "--samples",
+        nargs="+",
+        action="extend",
+        metavar="OUT",
+        help="outputs of predict; their order is the tables'",
+    )
+    parser.add_argument("--output", help="folder of the new tables")
+    parser.add_argument(
+        "--carry",
+        nargs="*",
+        action="extend",
+        metavar="COLUMN",
+        help="columns that the tables carry along (default: all that a run carries)",
+    )
+    parser.add_argument(
+        "--incomplete",
+        default="refuse",
+        metavar="refuse|drop|keep",
+        help="galaxies that are not in all runs that have a member or pass: refuse them (default), drop them "
+        "into failures/, or keep them with the samples that they have",
+    )
+    parser.add_argument(
+        "--max_failure_fraction",
+        type=float,
+        default=0.05,
+        help="exit with code 3 if more of the rows fail (default 0.05)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="build the tables of an earlier aggregate anew"
+    )
+    values, flags = command.parse_simple(parser, argv)
+    for name in ("samples", "output"):
+        if not values[name]:
+            raise UserError(f"--{name} is missing (--help lists the options)")
+    if values["incomplete"] not in ("refuse", "drop", "keep"):
+        raise UserError(f"--incomplete cannot be {values['incomplete']!r} (choose from refuse, drop, keep)")
+    if not 0 <= values["max_failure_fraction"] <= 1:
+        raise UserError("--max_failure_fraction must be from 0 to 1")
+    if "://" in values["output"]:
+        raise UserError(f"output {values['output']}: only local folders are written by this version")
+    values["output"] = os.path.abspath(os.path.expanduser(values["output"]))
+    from pipelines.merge import execute  # Beam takes seconds to import: not for --help
+
+    return execute(values, flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Carry out `aggregate`: unite the runs, build the tables in a working folder, and publish them when all is well."""
+
+import contextlib
+import datetime
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_zoo import members as member_files
+from beam_zoo import output as outputs
+from beam_zoo import parts
+from beam_zoo import plan as plans
+from beam_zoo.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
+from beam_zoo.assemble import REFUSE
+from beam_zoo.errors import UserError
+from beam_zoo.files import storage, sync_folder, write_json
+from beam_zoo.gather import PARTS
+from beam_zoo.pieces import Piece, ReadPieces, Stored, move_samples, pieces_of, unique_files
+from beam_zoo.sources import Union, unite
+from beam_zoo.tables import ADVANCED, FAILURES, FRIENDLY, load_report
+from beam_zoo.versions import changes, versions
+from pipelines import manifest as manifests
+from pipelines.run import TABLE_PARTS_AT_ONCE, missing_ranges
+from pipelines.tables import from_frames
+from runners import beam_options, direct
+
+MARK = "_aggregate.json"
+WORK = "_work"
+MOST_RUNS = 64
+_TABLES = (FRIENDLY, ADVANCED, FAILURES)
+_PART = re.compile(r"part-\d+\.parquet")
+
+
+def execute(values: dict[str, Any], flags: list[str]) -> int:
+    """Check, unite, build the tables, and publish them with the manifest.
+
+    Args:
+        values: the command's own options.
+        flags: Beam's options.
+
+    Returns:
+        The exit code: 0, or 3 if more galaxies failed than `max_failure_fraction` allows.
+
+    Raises:
+        UserError: the runs do not go together, or contradict each other.
+        StorageFull: the output's disk is full.
+    """
+    begin, output = time.time(), values["output"]
+    runs = open_runs(values["samples"])
+    if len(runs) > MOST_RUNS:
+        raise UserError(f"{len(runs)} runs are too many for one aggregate: {MOST_RUNS} at most")
+    members, passes = members_of(runs)
+    fields = fields_of(runs, values["carry"])
+    stored = [complete_parts(plan, folder) for plan, folder in runs]
+    _check_output(output, runs, overwrite=values["overwrite"])
+    for plan, folder in runs:
+        if changed := changes(plan.versions, versions()):
+            print(f"note: {folder} was predicted with other versions: {changed}", file=sys.stderr)
+    with _working(output) as work:
+        union = unite(runs, members, passes, fields, values["incomplete"], plans.TABLE_ROWS, work)
+        if union.incomplete == REFUSE:
+            _refuse_incomplete(union, stored, work)
+        built = os.path.join(work, "tables")
+        files = build(union, stored, built, flags)
+        reports = [load_report(built, part) for part in range(union.table_parts)]
+        read = unique_files([*files, *(file for report in reports for file in report["parts"])])
+        manifest = _manifest(union, reports, read, begin, values, flags)
+        _publish(built, output, manifest)
+    print(
+        f"{manifest['rows_predicted']:,} of {union.rows:,} galaxies aggregated from {len(runs)} runs, "
+        f"{manifest['rows_failed']:,} failed, in {time.time() - begin:.1f} s: {output}",
+        file=sys.stderr,
+    )
+    return manifests.exit_code(manifest, output, values["max_failure_fraction"])
+
+
+def complete_parts(plan: plans.Plan, output: str) -> Stored:
+    """All parts of a run, or a refusal that lists the snippets without one."""
+    stored = parts.stored_parts(plan, output)
+    if left := missing_ranges(stored, plan.snippets):
+        raise UserError(f"{output} lacks the samples of --snippets {' '.join(left)}: predict them first")
+    return stored
+
+
+def _refuse_incomplete(union: Union, stored: list[Stored], work: str) -> None:
+    count, first = find_incomplete(union, stored, work)
+    if first is not None:
+        raise UserError(
+            f"{count:,} of {union.rows:,} galaxies are not in all runs that have a member or pass (first "
+            f"{id_of(union, first)!r}): give --incomplete drop to list them in {FAILURES}/, or --incomplete keep "
+            "to take them with the samples that they have"
+        )
+
+
+def build(union: Union, stored: list[Stored], output: str, flags: list[str]) -> list[dict[str, Any]]:
+    """Build all tables of a union.
+
+    Args:
+        union: the union.
+        stored: the parts of each run.
+        output: the folder that the tables and their reports are written below.
+        flags: Beam's options.
+
+    Returns:
+        The files that were read outside the pipeline, to put runs into the union's order.
+    """
+    if beam_options.runner_name(flags) != beam_options.DIRECT:
+        pieces = [
+            Piece(number, ref, 0, union.rows)
+            for number, of_run in enumerate(stored)
+            for refs in of_run.values()
+            for ref in refs
+        ]
+        with beam.Pipeline(options=PipelineOptions(flags)) as p:
+            tables(p, pieces, union, output)
+        return []
+    # The local runner keeps every shuffle in memory: a few table parts at a time, each from what it needs.
+    read = []
+    for number, source in enumerate(union.sources):
+        if source.moved is not None:
+            read += move_samples(union, number, stored[number])
+    largest = max(source.plan.snippet_size for source in union.sources)
+    rows = union.part_rows * max(TABLE_PARTS_AT_ONCE, -(-largest // union.part_rows))
+    for start in range(0, union.rows, rows):
+        some = pieces_of(union, stored, range(start, min(union.rows, start + rows)))
+
+        def build_some(p: beam.Pipeline, pieces: list[Piece] = some) -> None:
+            tables(p, pieces, union, output)
+
+        direct.run(build_some, flags)
+    return read
+
+
+def tables(p: beam.Pipeline, pieces: list[Piece], union: Union, output: str) -> "beam.PCollection[dict]":
+    """The dataflow: from pieces of the runs to tables."""
+    reader = beam.ParDo(ReadPieces(union)).with_output_types(tuple[bytes, bytes])
+    read = (
+        p
+        | "pieces" >> beam.Create(pieces, reshuffle=False)
+        | "read pieces" >> reader.with_outputs(PARTS, main="galaxies")
+    )
+    return from_frames(read, union, output, union.layouts)
+
+
+def _check_output(output: str, runs: Runs, *, overwrite: bool) -> None:
+    """Refuse a folder that is not free for an aggregate."""
+    real = os.path.realpath(output)
+    for _, folder in runs:
+        other = os.path.realpath(folder)
+        if os.path.commonpath([real, other]) == other:
+            raise UserError(f"output {output} is in {folder}, one of the runs: choose another folder")
+    if os.path.isfile(os.path.join(output, MARK)):
+        if os.path.exists(os.path.join(output, outputs.MANIFEST)) and not overwrite:
+            raise UserError(
+                f"output {output} holds an aggregate: give --overwrite to build it anew, or another --output"
+            )
+    elif os.path.isdir(output) and any(not name.startswith(f".{MARK}.") for name in os.listdir(output)):
+        raise UserError(f"output {output} is not empty and not an aggregate: choose another folder")
+    else:
+        outputs.check(output, overwrite=False)
+
+
+@contextlib.contextmanager
+def _working(output: str) -> Iterator[str]:
+    """An empty working folder in the output, which is marked as an aggregate's and left as it was after an error."""
+    work = os.path.join(output, WORK)
+    with storage(output):
+        os.makedirs(output, exist_ok=True)
+    write_json(os.path.join(output, MARK), {"command": "aggregate"})
+    with storage(output):
+        if not os.path.exists(os.path.join(output, outputs.MANIFEST)):
+            _remove_tables(output)  # of a command that was killed while it published
+        shutil.rmtree(work, ignore_errors=True)
+        os.makedirs(work)
+    try:
+        yield work
+    finally:
+        _clean(output)
+
+
+def _clean(output: str) -> None:
+    """Remove the working folder, and the mark where there is nothing to mark."""
+    shutil.rmtree(os.path.join(output, WORK), ignore_errors=True)
+    if os.listdir(output) == [MARK]:
+        os.unlink(os.path.join(output, MARK))
+        os.rmdir(output)
+
+
+def _publish(built: str, output: str, manifest: dict[str, Any]) -> None:
+    """Tables move to their place, and the manifest is written last of all."""
+    with storage(output):
+        outputs.remove_manifest(output)
+        _remove_tables(output)
+        for table in _TABLES:
+            source, target = os.path.join(built, table), os.path.join(output, table)
+            os.makedirs(target, exist_ok=True)
+            for name in sorted(os.listdir(source)):
+                _move(os.path.join(source, name), os.path.join(target, name))
+            sync_folder(target)
+    write_json(os.path.join(output, outputs.MANIFEST), manifest)
+
+
+def _move(source: str, target: str) -> None:
+    os.replace(source, target)
+
+
+def _remove_tables(output: str) -> None:
+    for table in _TABLES:
+        folder = os.path.join(output, table)
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            if _PART.fullmatch(name):
+                os.unlink(os.path.join(folder, name))
+        with contextlib.suppress(OSError):  # somebody else's files stay, and so does their folder
+            os.rmdir(folder)
+
+
+def _manifest(
+    union: Union,
+    reports: list[dict[str, Any]],
+    read: list[dict[str, Any]],
+    begin: float,
+    values: dict[str, Any],
+    flags: list[str],
+) -> dict[str, Any]:
+    predicted = sum(report["predicted"] for report in reports)
+    failed = sum(report["failed"] for report in reports)
+    if predicted + failed != union.rows:
+        raise AssertionError(f"{predicted} predicted and {failed} failed are not the {union.rows} rows")
+    sources = []
+    for number, source in enumerate(union.sources):
+        plan = source.plan
+        own = [{k: v for k, v in file.items() if k != "source"} for file in read if file["source"] == number]
+        sources.append(
+            {
+                "path": source.output,
+                "fingerprint": plan.fingerprint,
+                "rows": plan.rows,
+                "members": [member.name for member in plan.members],
+                "passes": list(plan.pass_numbers),
+                "seed": plan.seed,
+                "precision": plan.precision,
+                "versions": plan.versions,
+                "parts": own,
+            }
+        )
+    return {
+        "command": union.command,
+        "rows_in": union.rows,
+        "rows_predicted": predicted,
+        "rows_failed": failed,
+        "rows_incomplete": sum(report["incomplete"] for report in reports),
+        "members": [
+            {**member_files.to_json(member), "passes": list(numbers)}
+            for member, numbers in zip(union.members, union.passes, strict=True)
+        ],
+        "carried": union.fields.names,
+        "incomplete": union.incomplete,
+        "rows_per_table_part": union.part_rows,
+        "versions": versions(),
+        "options": values,
+        "beam_options": flags,
+        "start": _utc(begin),
+        "end": _utc(time.time()),
+        "tables_fingerprint": union.tables_fingerprint,
+        "tables": [file for report in reports for file in report["files"].values()],
+        "sources": sources,
+    }
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

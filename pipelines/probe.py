@@ -1,0 +1,100 @@
+"""A few images are opened at planning: an unmounted disk, or other pictures, must not cost a day."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+
+from beam_zoo.catalogue import LOCATION, Catalogue, limited
+from beam_zoo.errors import UserError
+from beam_zoo.images import ImageError, decode, image_path, read_bytes
+from beam_zoo.plan import Plan
+
+PROBES = 16
+Probes = list[list[str]]
+
+
+def probe_new(
+    catalogue: Catalogue, rows: int, limit: int | None, root: str, max_failure_fraction: float
+) -> Probes:
+    """Open images spread over the catalogue of a new run.
+
+    Returns:
+        Location and SHA-256 of those that could be read: a run that goes on holds them against what it finds.
+
+    Raises:
+        UserError: none can be opened, unless every failure is allowed.
+    """
+    return _open(_spread_over(catalogue, rows, limit), root, max_failure_fraction)
+
+
+def probe_rest(plan: Plan, output: str, root: str, missing: list[int], max_failure_fraction: float) -> None:
+    """Open images spread over the snippets that a run still has to predict, and see that images are what they were.
+
+    Raises:
+        UserError: none can be opened, or an image is another file than when the run was planned.
+    """
+    for location, digest in plan.catalogue["probes"]:
+        try:
+            found = hashlib.sha256(read_bytes(image_path(location, root))).hexdigest()
+        except ImageError:
+            continue  # Whether enough of them are there is found below.
+        if found != digest:
+            raise UserError(
+                f"{image_path(location, root)} is not the image that it was when this run was planned: "
+                "check --image_root, or use another --output for other images"
+            )
+    galaxies = sum(plan.snippet(number).size for number in missing)
+    _open(_spread_over_rest(plan, output, missing, galaxies), root, max_failure_fraction)
+
+
+def _positions(count: int) -> list[int]:
+    return sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
+
+
+def _spread_over(catalogue: Catalogue, rows: int, limit: int | None) -> Iterator[str]:
+    wanted, start = _positions(rows), 0
+    for batch in limited(catalogue.batches(), limit):
+        inside = [row - start for row in wanted if start <= row < start + len(batch)]
+        for row in inside:
+            yield batch.column(LOCATION)[row].as_py() or ""
+        start += len(batch)
+        if start > wanted[-1]:
+            return
+
+
+def _spread_over_rest(plan: Plan, output: str, missing: list[int], galaxies: int) -> Iterator[str]:
+    wanted, start = _positions(galaxies), 0
+    for number in missing:
+        snippet = plan.snippet(number)
+        inside = [row - start for row in wanted if start <= row < start + snippet.size]
+        if inside:
+            _, locations = plan.read_rows(output, snippet)
+            for row in inside:
+                yield locations[row] or ""
+        start += snippet.size
+
+
+def _open(locations: Iterator[str], root: str, max_failure_fraction: float) -> Probes:
+    found: Probes = []
+    opened = tried = 0
+    reason = ""
+    for location in locations:
+        tried += 1
+        try:
+            if not location:
+                raise ImageError(f"a row without {LOCATION}", may_pass=False)
+            data = read_bytes(image_path(location, root))
+            found.append([location, hashlib.sha256(data).hexdigest()])
+            decode(data)
+            opened += 1
+        except ImageError as error:
+            reason = reason or str(error)
+    if opened or not tried:
+        return found
+    if max_failure_fraction >= 1:
+        print(f"warning: none of {tried} images can be opened, first: {reason}", file=sys.stderr)
+        return found
+    raise UserError(
+        f"none of {tried} images spread over the catalogue can be opened (first: {reason}): "
+        "check --image_root, or give --max_failure_fraction 1 to go on all the same"
+    )

@@ -1,0 +1,71 @@
+"""Joins on disk against plain Python: buckets, and the places of several catalogues' rows."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from beam_zoo import positions
+from beam_zoo.buckets import Buckets, read_bucket
+
+
+@pytest.mark.parametrize("buffer", [1, 1000, 1 << 30])
+def test_buckets_keep_every_row_and_the_order(tmp_path, buffer):
+    random_ = np.random.default_rng(0)
+    buckets, expected = Buckets(str(tmp_path / "b"), buffer), {}
+    start = 0
+    for size in (0, 1, 50, 7, 200):
+        numbers = random_.integers(0, 9, size)
+        rows = np.arange(start, start + size)
+        start += size
+        buckets.add(numbers, pa.table({"row": rows, "text": [f"row {n}" for n in rows]}))
+        for number, row in zip(numbers, rows, strict=True):
+            expected.setdefault(int(number), []).append(int(row))
+    buckets.close()
+    for number in range(10):
+        table = read_bucket(str(tmp_path / "b"), number)
+        if number not in expected:
+            assert table is None
+            continue
+        assert table.column("row").to_pylist() == expected[number]
+        assert table.column("text").to_pylist() == [f"row {n}" for n in expected[number]]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_places_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
+    """Several catalogues that overlap, in any order, through many small buckets and stretches."""
+    monkeypatch.setattr(positions, "IDS_A_BUCKET", 7)
+    monkeypatch.setattr(positions, "ROWS_AT_ONCE", 5)
+    chance = random.Random(seed)
+    names = [f"galaxy {n} é" for n in range(40)]
+    catalogues = [sorted(chance.sample(names, chance.randint(1, 40))) for _ in range(chance.randint(1, 5))]
+    for ids in catalogues:
+        if chance.random() < 0.5:
+            chance.shuffle(ids)
+    catalogues += chance.choices(catalogues, k=2)  # the same catalogue twice
+    monkeypatch.setattr(
+        positions,
+        "_ids",
+        lambda plan, _: (pa.chunked_array([plan.ids[n : n + 3]]) for n in range(0, plan.rows, 3)),
+    )
+    plans = [
+        SimpleNamespace(ids=ids, rows=len(ids), catalogue={"sha256": str(catalogues.index(ids))})
+        for ids in catalogues
+    ]
+    places, total = positions.unite([(plan, "") for plan in plans], str(tmp_path))
+    expected: dict[str, int] = {}
+    for ids in catalogues:
+        for name in ids:
+            expected.setdefault(name, len(expected))
+    assert total == len(expected)
+    for place, ids in zip(places, catalogues, strict=True):
+        where = [expected[name] for name in ids]
+        assert place.of(0, len(ids)).tolist() == where
+        assert place.in_order == (where == sorted(where))
+        if place.in_order:
+            for start, stop in ((0, total), (3, 9), (total - 1, total)):
+                rows = place.rows_within(start, stop, len(ids))
+                assert [n for n, w in enumerate(where) if start <= w < stop] == list(rows)
+    assert not list(tmp_path.glob("ids*"))

@@ -1,0 +1,410 @@
+"""Damage of every kind to the output of trees is found: as it is, and with all checksums made to fit."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pipelines import audited as a
+
+PART, ADDED, OTHER = (f"samples/part-{name}.parquet" for name in ("0000000", "0000000_1", "0000003"))
+FRIENDLY, ADVANCED, FAILURES = (
+    f"{name}/part-000001.parquet" for name in ("friendly", "advanced", "failures")
+)
+ANSWER = "smooth-or-featured-dr8_smooth"
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr("beam_zoo.plan.TABLE_ROWS", a.TABLE_ROWS)
+    yield a.trees(tmp_path_factory.mktemp("trees"))
+    patch.undo()
+
+
+def flip(output, name):
+    """A bit of a number."""
+    chunk = pq.read_metadata(output / name).row_group(0).column(5)
+    data = bytearray((output / name).read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size - 2] ^= 1
+    (output / name).write_bytes(data)
+
+
+def metadata(output):
+    """Other failures in a part's metadata, whose checksum stays."""
+    table = pq.read_table(output / PART)
+    text = table.schema.metadata[b"beam_zoo"].replace(b"image", b"imagf")
+    a.write(output / PART, table.replace_schema_metadata({**table.schema.metadata, b"beam_zoo": text}))
+
+
+def truncate(output):
+    data = (output / PART).read_bytes()
+    (output / PART).write_bytes(data[: len(data) // 2])
+
+
+def swap(frame):
+    return frame.iloc[[1, 0, *range(2, len(frame))]]
+
+
+def swap_bounds(output):
+    def edit(frame):
+        low, high = f"{ANSWER}_90pc-lower", f"{ANSWER}_90pc-upper"
+        frame.loc[2, [low, high]] = frame.loc[2, [high, low]].to_numpy()
+
+    a.change(output, ADVANCED, edit)
+
+
+def rename(output, name, old, new):
+    table = pq.read_table(output / name)
+    a.write(output / name, table.rename_columns([new if n == old else n for n in table.column_names]))
+
+
+def retype(output, name, column, kind):
+    table = pq.read_table(output / name)
+    where = table.schema.get_field_index(column)
+    a.write(output / name, table.set_column(where, column, table.column(column).cast(kind)))
+
+
+def unmask(output):
+    """A number where the friendly table masks one: the right number, of the advanced table."""
+    friendly = pd.read_parquet(output / FRIENDLY)
+    row, column = np.argwhere(friendly.isna().to_numpy() & (np.arange(friendly.shape[1]) > 3))[0]
+    name = friendly.columns[column]
+    right = pd.read_parquet(output / ADVANCED)[name][row]
+    a.cell(output, FRIENDLY, int(row), name, float(right))
+
+
+def more_in_both(output):
+    """Another fraction in both tables, so that each agrees with the other."""
+    for name in (FRIENDLY, ADVANCED):
+        a.cell(output, name, 3, f"{ANSWER}_fraction", lambda x: x - 1e-4)
+
+
+def another_id(frame):
+    frame.loc[2, "id_str"] = "somebody else"
+
+
+def one_for_another(frame):
+    """The second of two galaxies' samples under the id of the first."""
+    frame.loc[4:7, "id_str"] = frame.loc[0, "id_str"]
+
+
+def plan_rows(output):
+    """Another image in the plan, in the same layout."""
+    path = output / "_plan" / "rows" / "000001.parquet"
+    with pq.ParquetFile(path) as file:
+        groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
+    where = groups[0].column_names.index("file_loc")
+    locations = groups[0].column("file_loc").to_pylist()
+    groups[0] = groups[0].set_column(where, "file_loc", pa.array(["images/9999.jpg", *locations[1:]]))
+    with pq.ParquetWriter(path, groups[0].schema) as file:
+        for group in groups:
+            file.write_table(group)
+
+
+def plan_json(output):
+    """A plan of other ids, whose fingerprint says so."""
+    path = output / "_plan" / "plan.json"
+    content = json.loads(path.read_text())
+    content["catalogue"]["sha256"] = 64 * "0"
+    path.write_text(json.dumps(content))
+
+
+def other_part(output):
+    shutil.copy(output.parents[0] / "other-part", output / PART)
+
+
+def forget_part(output):
+    """No trace of an added part: not in its folder, not in the manifest; the tables still have its galaxy."""
+    (output / ADDED).unlink()
+    a.manifest(output, lambda m: m["parts"].remove(a.listed(m, "parts", ADDED)))
+
+
+def surplus_failures(output):
+    """A failures table where nothing failed: rows invented, and listed."""
+    table = pq.read_table(output / FAILURES)
+    a.write(output / "failures" / "part-000001.parquet", pa.concat_tables([table, table]))
+
+
+def invent_failure(frame):
+    row = frame.iloc[:1].copy()
+    row["id_str"] = "gal 0009"
+    return pd.concat([row, frame])
+
+
+def count(output, **counts):
+    a.manifest(output, lambda m: m.update(counts))
+
+
+def members_sha(output):
+    a.manifest(output, lambda m: m["members"][1].update(sha256=64 * "a"))
+
+
+DAMAGE = {
+    "a bit of a sample page": (lambda o: flip(o, PART), PART, "damaged"),
+    "a part's metadata": (metadata, PART, "its metadata has another checksum"),
+    "a bit of a table": (lambda o: flip(o, ADVANCED), ADVANCED, "damaged"),
+    "a truncated part": (truncate, PART, "damaged"),
+    "an empty table": (lambda o: (o / FRIENDLY).write_bytes(b""), FRIENDLY, "damaged"),
+    "a deleted part": (lambda o: (o / PART).unlink(), PART, "is missing"),
+    "a deleted added part": (lambda o: (o / ADDED).unlink(), ADDED, "not there"),
+    "an added part that is forgotten": (forget_part, "friendly/part-000000.parquet", "'gal 0003' is here"),
+    "a deleted table": (lambda o: (o / ADVANCED).unlink(), ADVANCED, "is missing"),
+    "a part under another's name": (lambda o: shutil.copy(o / PART, o / OTHER), OTHER, "another run"),
+    "a part twice": (
+        lambda o: shutil.copy(o / PART, o / ADDED.replace("_1", "_2")),
+        ADDED.replace("_1", "_2"),
+        "is a duplicate: samples/part-0000000.parquet has it too",
+    ),
+    "a part of another run": (other_part, PART, "another run"),
+    "a surplus part": (
+        lambda o: shutil.copy(o / PART, o / "samples" / "part-0000099.parquet"),
+        "samples",
+        "part-0000099.parquet does not belong",
+    ),
+    "a surplus table": (
+        lambda o: shutil.copy(o / FRIENDLY, o / "friendly" / "part-000003.parquet"),
+        "friendly",
+        "part-000003.parquet does not belong",
+    ),
+    "an unknown file": (lambda o: (o / "advanced" / "notes.txt").write_text("x"), "advanced", "notes.txt"),
+    "a foreign folder": (
+        lambda o: (o / "representations" / "a").mkdir(parents=True),
+        "representations",
+        "a does not belong",
+    ),
+    "two rows swapped": (lambda o: a.change(o, FRIENDLY, swap), FRIENDLY, "not in the order"),
+    "a fraction in friendly": (
+        lambda o: a.cell(o, FRIENDLY, 3, f"{ANSWER}_fraction", lambda x: x - 1e-4),
+        FRIENDLY,
+        f"{ANSWER}_fraction is 0.",
+    ),
+    "a fraction in advanced": (
+        lambda o: a.cell(o, ADVANCED, 3, f"{ANSWER}_fraction", lambda x: x - 1e-4),
+        ADVANCED,
+        "and should be",
+    ),
+    "a fraction in both": (more_in_both, ADVANCED, "the sum of smooth-or-featured-dr8_smooth, "),
+    "a proportion asked": (
+        lambda o: a.cell(o, ADVANCED, 0, "bar-dr8_no_proportion-asked", lambda x: x + 1e-5),
+        ADVANCED,
+        "bar-dr8_no_proportion-asked is",
+    ),
+    "NaN in friendly": (
+        lambda o: a.cell(o, FRIENDLY, 0, f"{ANSWER}_fraction", math.nan),
+        FRIENDLY,
+        f"{ANSWER}_fraction is nan",
+    ),
+    "NaN in advanced": (
+        lambda o: a.cell(o, ADVANCED, 0, f"{ANSWER}_90pc-lower", math.nan),
+        ADVANCED,
+        "must be a number",
+    ),
+    "null in advanced": (
+        lambda o: a.cell(o, ADVANCED, 0, f"{ANSWER}_90pc-lower", None),
+        ADVANCED,
+        "has nulls",
+    ),
+    "a mask lifted": (unmask, FRIENDLY, "and should be nan"),
+    "bounds swapped": (swap_bounds, ADVANCED, "must not be above the upper bound"),
+    "a row removed": (lambda o: a.change(o, FRIENDLY, lambda f: f.drop(index=2)), FRIENDLY, "is missing"),
+    "a row twice": (
+        lambda o: a.change(o, ADVANCED, lambda f: f.iloc[[0, *range(len(f))]]),
+        ADVANCED,
+        "'gal 0008' is a duplicate",
+    ),
+    "another id": (lambda o: a.change(o, FRIENDLY, another_id), FRIENDLY, "'somebody else' is unknown"),
+    "a failure removed": (
+        lambda o: a.change(o, FAILURES, lambda f: f.iloc[:0]),
+        FAILURES,
+        "'gal 0012' is missing",
+    ),
+    "a failure invented": (
+        lambda o: a.change(o, FAILURES, invent_failure),
+        FAILURES,
+        "'gal 0009' is here, and it was predicted",
+    ),
+    "a failure twice": (surplus_failures, FAILURES, "'gal 0012' is a duplicate"),
+    "another reason": (
+        lambda o: a.cell(o, FAILURES, 0, "error", "the moon was in the way"),
+        FAILURES,
+        "the moon was in the way",
+    ),
+    "a failure that may not pass": (
+        lambda o: a.cell(o, FAILURES, 0, "may_pass", False),
+        FAILURES,
+        "False) is not",
+    ),
+    "another image of a failure": (
+        lambda o: a.cell(o, FAILURES, 0, "file_loc", "images/0000.jpg"),
+        FAILURES,
+        "file_loc is 'images/0000.jpg'",
+    ),
+    "a failure that a part does not tell of": (
+        lambda o: a.failures_of(o, OTHER, lambda f: []),
+        OTHER,
+        "has 12 rows and should have 16",
+    ),
+    "another failure in a part": (
+        lambda o: a.failures_of(o, OTHER, lambda f: [[f[0][0], "view", "another", True]]),
+        FAILURES,
+        "is not the failure in its part, ('view', 'another', True)",
+    ),
+    "a failure of another galaxy in a part": (
+        lambda o: a.failures_of(o, OTHER, lambda f: [[2, *f[0][1:]]]),
+        OTHER,
+        "id_str is 'gal 0013' and should be 'gal 0012'",
+    ),
+    "a retry of what has failed for good": (
+        lambda o: a.failures_of(o, PART, lambda f: [[*f[0][:3], False]]),
+        ADDED,
+        "'gal 0003' was not to be tried again",
+    ),
+    "a carried text": (
+        lambda o: a.cell(o, ADVANCED, 1, "note", "another"),
+        ADVANCED,
+        "note is 'another' and should be 'note 9'",
+    ),
+    "a carried null": (
+        lambda o: a.cell(o, FRIENDLY.replace("1.", "0."), 1, "note", ""),
+        "friendly/part-000000.parquet",
+        "note is '' and should be None",
+    ),
+    "a column renamed": (lambda o: rename(o, FRIENDLY, "ra", "dec"), FRIENDLY, "has no column 'ra'"),
+    "another type": (
+        lambda o: retype(o, ADVANCED, f"{ANSWER}_fraction", pa.float64()),
+        ADVANCED,
+        "is of type double, and should be float",
+    ),
+    "another type of a failures column": (
+        lambda o: retype(o, FAILURES, "may_pass", pa.int8()),
+        FAILURES,
+        "'may_pass' is of type int8",
+    ),
+    "columns in another order": (
+        lambda o: a.write(o / FRIENDLY, (t := pq.read_table(o / FRIENDLY)).select(t.column_names[::-1])),
+        FRIENDLY,
+        "another order",
+    ),
+    "a sample": (
+        lambda o: a.cell(o, OTHER, 5, ANSWER, lambda x: x + 1),
+        ADVANCED,
+        f"'gal 0014': {ANSWER}_fraction is",
+    ),
+    "a sample that no head gives": (
+        lambda o: a.cell(o, PART, 0, ANSWER, 0.5),
+        PART,
+        "a concentration is from 1 to 101",
+    ),
+    "a sample that is NaN": (lambda o: a.cell(o, PART, 0, ANSWER, math.nan), PART, "must be finite"),
+    "a member of another name": (
+        lambda o: a.cell(o, PART, 2, "member", "a"),
+        PART,
+        "member is 'a' and should be 'b' (row 2)",
+    ),
+    "passes swapped": (
+        lambda o: a.change(o, PART, lambda f: f.iloc[[1, 0, *range(2, len(f))]]),
+        PART,
+        "pass is 1 and should be 0 (row 0)",
+    ),
+    "an id twice in the samples": (
+        lambda o: a.change(o, PART, one_for_another),
+        PART,
+        "id_str is 'gal 0000' and should be 'gal 0001'",
+    ),
+    "a row of samples removed": (
+        lambda o: a.change(o, PART, lambda f: f.iloc[1:]),
+        PART,
+        "has 11 rows and should have 12",
+    ),
+    "rows_predicted": (
+        lambda o: count(o, rows_predicted=20, rows_failed=2),
+        "manifest.json",
+        "rows_predicted is 20, and 19 were found",
+    ),
+    "rows_in": (lambda o: count(o, rows_in=23, rows_failed=4), "manifest.json", "rows_in is 23"),
+    "rows_reused": (lambda o: count(o, rows_reused=20), "manifest.json", "rows_reused is 20"),
+    "a text for a number": (lambda o: count(o, rows_failed="3"), "manifest.json", "rows_failed is '3'"),
+    "no list of parts": (lambda o: count(o, parts=None), "manifest.json", "no list 'parts'"),
+    "a part not listed": (
+        lambda o: a.manifest(o, lambda m: m["parts"].pop(0)),
+        PART,
+        "is not listed",
+    ),
+    "a table not listed": (
+        lambda o: a.manifest(o, lambda m: m["tables"].remove(a.listed(m, "tables", ADVANCED))),
+        ADVANCED,
+        "is not listed",
+    ),
+    "a part listed twice": (
+        lambda o: a.manifest(o, lambda m: m["parts"].append(m["parts"][0])),
+        "manifest.json",
+        "twice",
+    ),
+    "a part listed of no snippet": (
+        lambda o: a.manifest(o, lambda m: m["parts"][0].update(name="samples/part-0000077.parquet")),
+        "manifest.json",
+        "no file of this plan",
+    ),
+    "galaxies of a part": (
+        lambda o: a.manifest(o, lambda m: m["parts"][0].update(galaxies=4)),
+        PART,
+        "galaxies: manifest.json says 4, found 3",
+    ),
+    "another checkpoint": (members_sha, "manifest.json", "sha256 of member b"),
+    "a manifest that is no JSON": (
+        lambda o: (o / "manifest.json").write_text("{"),
+        "manifest.json",
+        "cannot be read",
+    ),
+    "an image in the plan": (plan_rows, "_plan/rows", "ids and locations have SHA-256"),
+    "another plan": (plan_json, "manifest.json", "fingerprint is"),
+    "a plan that is no JSON": (
+        lambda o: (o / "_plan" / "plan.json").write_text("[]"),
+        "_plan/plan.json",
+        "cannot be read",
+    ),
+    "a file of the plan's rows": (
+        lambda o: (o / "_plan" / "rows" / "000002.parquet").unlink(),
+        "_plan/rows",
+        "000002.parquet is missing",
+    ),
+}
+
+
+def test_the_healthy_output_passes(healthy, capfd):
+    code, lines = a.audited(healthy, capfd)
+    assert code == 0 and len(lines) == 1, lines
+    assert "22 rows of the plan = 19 predicted + 3 failed" in lines[0]
+    assert "7 parts with 76 rows of samples" in lines[0]
+    # It has all that the damages below need: three table parts, an added part, masks, failures that may pass or not.
+    assert sorted(p.name for p in (healthy / "friendly").iterdir() if p.name[0] != ".") == [
+        f"part-00000{n}.parquet" for n in range(3)
+    ]
+    assert (healthy / ADDED).exists()
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage(healthy, tmp_path, capfd, name):
+    damage, file, said = DAMAGE[name]
+    output = a.copy(healthy, tmp_path)
+    shutil.copy(healthy.parent / "other" / PART, tmp_path / "other-part")
+    damage(output)
+    before, manifest = None, output / "manifest.json"
+    for fitting in (False, True):
+        if fitting and file not in ("manifest.json", "_plan/plan.json"):
+            a.fit(output)
+        if manifest.read_bytes() == before:
+            continue  # no checksum is of what was damaged
+        before = manifest.read_bytes()
+        code, lines = a.audited(output, capfd)
+        text = "\n".join(lines)
+        assert code == 1, text
+        assert any(line.startswith(f"{file}: ") and said in line for line in lines), text
+        assert len(lines) < 25
+        assert not fitting or "sha256: manifest.json says" not in text
