@@ -96,7 +96,7 @@ class Progress:
             if len(record) == _RECORD.size:
                 add_inferred, add_failed = _RECORD.unpack(record)
                 inferred, failed = inferred + add_inferred, failed + add_failed
-        return inferred + failed, int(failed)
+        return round(inferred + failed, 6), int(failed)  # shares of members may add up to 0.999...
 
     def _show(self) -> None:
         if sys.stderr.isatty():

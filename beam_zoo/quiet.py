@@ -7,6 +7,9 @@ from beam_zoo.errors import known_error
 # What a runner logs of errors that the command itself reports, in one line, at its end.
 _REPORTED = ("beam_zoo.errors.UserError", "beam_zoo.errors.StorageFull", "KeyboardInterrupt")
 
+# Cloud clients that are not needed; settings of Beam that are as they should be here.
+_OF_NO_USE = ("apitools not found", "No semi_persistent_directory", "If direct_num_workers is not equal to 1")
+
 
 def set_up_logging() -> None:
     """Before Beam is imported: it configures the root logger, and warns of cloud clients that are not needed."""
@@ -29,7 +32,12 @@ def worth_showing(record: logging.LogRecord) -> bool:
     if error is not None and (known_error(error) or was_interrupted(error)):
         return False
     text = record.getMessage() + (record.exc_text or "")
-    return "apitools not found" not in text and not any(name in text for name in _REPORTED)
+    return not is_reported(text) and not any(words in text for words in _OF_NO_USE)
+
+
+def is_reported(text: str) -> bool:
+    """Whether a text is of an error that the command reports itself, in one line, at its end."""
+    return any(name in text for name in _REPORTED)
 
 
 def was_interrupted(error: BaseException) -> bool:

@@ -159,8 +159,7 @@ def write_table_part(
     if [ids[i] for i in order] != chosen.column(ID).to_pylist():
         raise ValueError(f"table part {part}: samples have other ids than the plan")
     # Until all of its files are written, a table part has no report: it would be of other files.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(report_path(output, part))
+    remove_report(output, part)
     files: dict[str, dict[str, Any]] = {}
     if plan.command != "represent":
         carried = chosen.drop_columns([LOCATION])
@@ -186,6 +185,12 @@ def write_table_part(
     }
     write_json(report_path(output, part), report)
     return report
+
+
+def remove_report(output: str, part: int) -> None:
+    """From here to its new report a table part is to be built again."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(report_path(output, part))
 
 
 def report_path(output: str, part: int) -> str:

@@ -265,7 +265,7 @@ def _publish(prepared: Prepared, overwrite: bool) -> None:
         assert catalogue is not None
         return limited(catalogue.batches(plan.carried), plan.catalogue["limit"])
 
-    if overwrite and outputs.is_output(output):
+    if overwrite and os.path.isdir(output):
         outputs.clear(output)
     if not prepared.plan_is_new:
         plans.update(plan, output, rows() if catalogue is not None else None)

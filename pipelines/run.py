@@ -17,7 +17,7 @@ from beam_zoo.progress import Progress
 from beam_zoo.records import PartRef, Snippet
 from beam_zoo.retry import to_retry
 from beam_zoo.run import Run
-from beam_zoo.tables import read_report
+from beam_zoo.tables import read_report, remove_report
 from pipelines import manifest as manifests
 from pipelines import prepare as preparation
 from pipelines.describe import describe
@@ -52,7 +52,10 @@ def execute(command: str, options: Options) -> int:
     missing = [run.plan.snippet(n) for n in prepared.snippets if n not in stored]
     again = [s for s in to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
     if missing or again:
-        outputs.remove_manifest(run.output)  # It would be of fewer galaxies than are stored soon.
+        # They would be of fewer, or of other, galaxies than are stored soon.
+        outputs.remove_manifest(run.output)
+        for number in {run.plan.table_part(snippet.number) for snippet in missing + again}:
+            remove_report(run.output, number)
     here = beam_options.runner_name(options.beam) == beam_options.DIRECT
     if here:
         predict_here(run, missing + again, options.beam)

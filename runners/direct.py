@@ -1,10 +1,18 @@
 """Beam's local runner: in this process, or in several with --direct_running_mode=multi_processing."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+
+from beam_zoo.errors import UserError, known_error
+
+MULTI_PROCESSING = "multi_processing"
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
@@ -16,24 +24,58 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     Args:
         build: adds the steps to a pipeline.
         flags: Beam's options.
+
+    Raises:
+        UserError: a worker process died.
     """
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-    if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):
-        flags = [*flags, "--default_sdk_harness_log_level=WARNING"]
-    options = PipelineOptions(flags)
+    environment = None
     if processes(flags) > 1:
         # Workers inherit this; with all cores each, several processes are slower than one.
         os.environ.setdefault("OMP_NUM_THREADS", str(threads(flags)))
-    pipeline = beam.Pipeline(runner=FnApiRunner(), options=options)
+        command = shlex.join([sys.executable, "-m", "runners.worker"])
+        environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
+        flags = [flag for flag in flags if not flag.startswith("--direct_running_mode")]
+    if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):
+        flags = [*flags, "--default_sdk_harness_log_level=WARNING"]
+    pipeline = beam.Pipeline(
+        runner=FnApiRunner(default_environment=environment), options=PipelineOptions(flags)
+    )
     build(pipeline)
-    pipeline.run().wait_until_finish()
+    with _deaths_of_workers() as deaths:
+        try:
+            pipeline.run().wait_until_finish()
+        except Exception as error:
+            if deaths and known_error(error) is None:
+                raise UserError(f"{deaths[0]}: the same command goes on with what is left to do") from error
+            raise
+
+
+@contextlib.contextmanager
+def _deaths_of_workers() -> Iterator[list[str]]:
+    """What the threads that watch worker processes say, which Python would print with a stack trace."""
+    deaths: list[str] = []
+    before = threading.excepthook
+
+    def note(death: threading.ExceptHookArgs) -> None:
+        if "Worker subprocess exited" in str(death.exc_value):
+            deaths.append(str(death.exc_value).lower().replace("subprocess", "process"))
+        else:
+            before(death)
+
+    threading.excepthook = note
+    try:
+        yield deaths
+    finally:
+        threading.excepthook = before
 
 
 def processes(flags: list[str]) -> int:
     """Number of worker processes."""
     options = PipelineOptions(flags).view_as(DirectOptions)
-    if options.direct_running_mode != "multi_processing":
+    if options.direct_running_mode != MULTI_PROCESSING:
         return 1
     return options.direct_num_workers or os.cpu_count() or 1
 
