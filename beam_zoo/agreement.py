@@ -1,12 +1,10 @@
 """Whether several runs go together, and what they are together."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_zoo import parts
 from beam_zoo import plan as plans
@@ -159,11 +157,7 @@ def _failed(source: Source, refs: list[PartRef]) -> np.ndarray:
     plan, output = source.plan, source.output
     if len(refs) == 1:
         path = os.path.join(output, parts.SAMPLES, refs[0].name)
-        with contextlib.suppress(
-            OSError, pa.ArrowException, ValueError, KeyError
-        ):  # said by read_part, below
-            failures = parts._metadata(pq.read_schema(path))["failures"]
-            return np.array([failure[0] for failure in failures], np.int64)
+        return np.array([failure.offset for failure in parts.read_failures(path)], np.int64)
     read = [parts.read_part(plan, output, parts.SAMPLES, ref) for ref in refs]
     failed = {failure.offset for part in read for failure in part.failures}
     return np.array(sorted(failed - {int(offset) for part in read for offset in part.offsets}), np.int64)

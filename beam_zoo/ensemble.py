@@ -35,15 +35,15 @@ def sample_frames(rows: np.ndarray, samples: np.ndarray, layout: int = 0) -> lis
     return [data[start : start + width] for start in range(0, len(data), width)]
 
 
-def failure_frame(row: int, failure: Failure, layout: int = 0) -> bytes:
-    """The frame of a galaxy that failed."""
-    text = json.dumps([failure.offset, failure.stage, failure.error, failure.may_pass]).encode()
+def failure_frame(row: int, failure: Failure, layout: int = 0, attempt: int = 0) -> bytes:
+    """The frame of a galaxy that failed, in a snippet's first part or in an added one (attempt 1, 2, ...)."""
+    text = json.dumps([failure.offset, failure.stage, failure.error, failure.may_pass, attempt]).encode()
     return _UNPACK.pack(_UNPACK.size + len(text), FAILURE, layout, row) + text
 
 
 def read_failure(frame: bytes) -> Failure:
     """The inverse of `failure_frame`."""
-    return Failure(*json.loads(frame[_UNPACK.size :]))
+    return Failure(*json.loads(frame[_UNPACK.size :])[:4])
 
 
 def header(frame: bytes) -> tuple[int, int, int, int]:
@@ -66,7 +66,7 @@ class Ensemble(beam.CombineFn):
     """Gathers a galaxy's frames: every frame once, in an order that does not depend on their arrival.
 
     Associative and commutative: accumulators are joined as they come, and only the output is put in order
-    (samples before failures, then by layout and content).
+    (samples before failures, by layout, the last attempt's failure first).
     """
 
     def create_accumulator(self) -> bytes:
@@ -92,9 +92,10 @@ class Ensemble(beam.CombineFn):
         return beam.coders.BytesCoder()
 
 
-def _order(frame: bytes) -> tuple[int, int, bytes]:
+def _order(frame: bytes) -> tuple[int, int, int, bytes]:
     _, kind, layout, _ = header(frame)
-    return kind, layout, frame
+    attempt = json.loads(frame[_UNPACK.size :])[4] if kind == FAILURE else 0
+    return kind, layout, -attempt, frame
 
 
 def stack(frames: Sequence[bytes], values: int) -> tuple[np.ndarray, np.ndarray]:

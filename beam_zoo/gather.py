@@ -1,19 +1,16 @@
 """The steps from stored parts to tables: read and key by galaxy, summarise, write."""
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_zoo import ensemble, parts
 from beam_zoo.assemble import Assembler, Layouts
-from beam_zoo.errors import UserError
 from beam_zoo.plan import Plan
 from beam_zoo.records import PartRef
 from beam_zoo.run import Run
@@ -43,19 +40,15 @@ class ReadPart(beam.DoFn):
         plan, output = self._run.plan, self._run.output
         first, *others = parts.folders(plan)
         part = parts.read_part(plan, output, first, ref)
-        file = {
-            "name": f"{first}/{ref.name}",
-            "rows": part.table.num_rows,
-            "galaxies": len(part.offsets),
-            "sha256": part.sha256,
-        }
-        yield beam.pvalue.TaggedOutput(PARTS, (plan.table_part(ref.snippet), file))
-        for folder in others:
-            rows = pq.read_metadata(os.path.join(output, folder, ref.name)).num_rows
-            if rows != part.table.num_rows:
-                raise UserError(
-                    f"{folder}/{ref.name} has {rows} rows, and {first}/{ref.name} {part.table.num_rows}"
-                )
+        digests = {first: part.sha256} | {folder: parts.digest(output, folder, ref) for folder in others}
+        for folder, digest in digests.items():
+            file = {
+                "name": f"{folder}/{ref.name}",
+                "rows": part.table.num_rows,
+                "galaxies": len(part.offsets),
+                "sha256": digest,
+            }
+            yield beam.pvalue.TaggedOutput(PARTS, (plan.table_part(ref.snippet), file))
         snippet = plan.snippet(ref.snippet)
         yield from part_frames(plan, output, ref, part, np.arange(snippet.start, snippet.stop))
 
@@ -95,10 +88,11 @@ def part_frames(
         yield galaxy.encode(), frame
     if part.failures:
         names, _ = plan.read_rows(output, plan.snippet(ref.snippet))
+        attempt = parts.attempt_of(ref.name)
         for failure in part.failures:
             row = int(places[failure.offset])
             if within is None or row in within:
-                yield names[failure.offset].encode(), ensemble.failure_frame(row, failure, layout)
+                yield names[failure.offset].encode(), ensemble.failure_frame(row, failure, layout, attempt)
 
 
 class Summarise(beam.DoFn):

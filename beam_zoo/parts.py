@@ -258,9 +258,7 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
             raise ValueError("it has other columns")
         failures = [Failure(*failure) for failure in metadata["failures"]]
     except Exception as error:
-        raise UserError(
-            f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again"
-        ) from None
+        raise _damaged(path, error) from None
     _check_other_members(plan, output, folder, ref, metadata)
     if metadata["fingerprint"] != plan.fingerprint or metadata["snippet"] != ref.snippet:
         raise UserError(f"{path} belongs to another run: remove it and run the same command again")
@@ -278,6 +276,38 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
     return Part(table, offsets, failures, hashlib.sha256(data).hexdigest())
 
 
+def digest(output: str, folder: str, ref: PartRef) -> str:
+    """SHA-256 of a part's file, whose pages have passed their checksums.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = os.path.join(output, folder, ref.name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+    except Exception as error:
+        raise _damaged(path, error) from None
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_failures(path: str) -> list[Failure]:
+    """The failures of a part, from its file's footer alone.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return [Failure(*failure) for failure in _metadata(pq.read_schema(path))["failures"]]
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again")
+
+
 def _check_other_members(
     plan: Plan, output: str, folder: str, ref: PartRef, metadata: dict[str, Any]
 ) -> None:
@@ -289,9 +319,7 @@ def _check_other_members(
         try:
             found = _metadata(pq.read_schema(path))
         except Exception as error:
-            raise UserError(
-                f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again"
-            ) from None
+            raise _damaged(path, error) from None
         if any(found[key] != metadata[key] for key in ("fingerprint", "galaxies", "failures")):
             raise UserError(
                 f"{path} and {os.path.join(output, folder, ref.name)} hold different galaxies: "

@@ -222,8 +222,9 @@ def read_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict
         ]
     except (OSError, ValueError):
         return None
-    read = sorted(os.path.basename(file["name"]) for file in report["parts"])
-    same = report["tables"] == plan.tables_fingerprint and read == sorted(ref.name for ref in refs)
+    read = {file["name"] for file in report["parts"]}
+    expected = {f"{folder}/{ref.name}" for folder in parts.folders(plan) for ref in refs}
+    same = report["tables"] == plan.tables_fingerprint and read == expected
     return report if same and all(sizes) else None
 
 

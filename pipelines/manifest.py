@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from beam_zoo import members
+from beam_zoo import members, parts
 from beam_zoo import output as outputs
 from beam_zoo.files import write_json
 from beam_zoo.plan import Plan
@@ -45,7 +45,9 @@ def write(
         )
     names = {ref.name for refs in stored.values() for ref in refs}
     read = [part for report in reports for part in report["parts"]]
-    reused = sum(part["galaxies"] for part in read if os.path.basename(part["name"]) in names)
+    # Representations have a file per member: galaxies count once.
+    known = {f"{parts.folders(plan)[0]}/{name}" for name in names}
+    reused = sum(part["galaxies"] for part in read if part["name"] in known)
     end = time.time()
     manifest = {
         "command": plan.command,

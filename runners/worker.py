@@ -22,7 +22,7 @@ class _Stderr:
 
 def main() -> None:
     """Serve the runner that started this process, until it ends."""
-    sys.stderr = _Stderr(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = _Stderr(sys.stderr)
     set_up_logging()
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)  # Beam sets the root logger to INFO while it starts
