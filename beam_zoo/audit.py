@@ -7,8 +7,8 @@ and what the manifest says of them; what comes out are lines about what is wrong
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -24,6 +24,7 @@ LINES = 20
 """Lines of an element; what else is wrong there is counted."""
 FEW = 3
 """Lines about the same kind of damage in the same file."""
+TABLES = (FRIENDLY, ADVANCED, FAILURES)
 
 _PART = re.compile(r"part-(\d+)(?:_(\d+))?\.parquet")
 
@@ -31,19 +32,23 @@ _PART = re.compile(r"part-(\d+)(?:_(\d+))?\.parquet")
 class Findings:
     """Lines about what is wrong, each naming a file: a bounded number, and how many more there are.
 
+    Args:
+        folder: that the files are in, where it is not the output itself.
+
     Attributes:
         lines: the lines.
         more: how many others there would be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = "") -> None:
         self.lines: list[str] = []
         self.more = 0
+        self._folder = folder
 
     def add(self, file: str, text: str) -> None:
-        """One thing that is wrong with a file (its path below the output)."""
+        """One thing that is wrong with a file (its path below the output, or below the folder)."""
         if len(self.lines) < LINES:
-            self.lines.append(one_line(f"{file}: {text}", 600))
+            self.lines.append(one_line(f"{os.path.join(self._folder, file)}: {text}", 600))
         else:
             self.more += 1
 
@@ -83,12 +88,26 @@ class Findings:
 
     def all(self, where: str) -> list[str]:
         """The lines, and one for those that were only counted, which names where they would be."""
-        return [*self.lines, *([f"{where}: ... and {self.more:,} lines more"] if self.more else [])]
+        place = os.path.join(self._folder, where)
+        return [*self.lines, *([f"{place}: ... and {self.more:,} lines more"] if self.more else [])]
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanRows:
-    """The element that stands for the rows of the plan."""
+    """The element that stands for the rows of a plan.
+
+    Attributes:
+        source: number of the run of an aggregate that the plan is of, or None for the output's own.
+        folder: that run's folder.
+    """
+
+    source: int | None = None
+    folder: str = ""
+
+    @property
+    def what(self) -> str:
+        """How a line calls it."""
+        return "_plan"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,43 +118,51 @@ class TablePart:
         number: of the table part.
         names: folder of parts -> names of the files of this table part's snippets in it.
         claims: what the manifest says of this table part's files: path below the output -> its entry.
+        source: number of the run of an aggregate that it is a table part of, or None for the output's own.
+        folder: that run's folder.
     """
 
     number: int
     names: dict[str, tuple[str, ...]]
     claims: dict[str, dict[str, Any]]
+    source: int | None = None
+    folder: str = ""
+
+    @property
+    def what(self) -> str:
+        """How a line calls it."""
+        return f"table part {self.number}"
+
+
+class Checks(Protocol):
+    """What is to be checked of an element."""
+
+    def check(self, element: Any, findings: Findings) -> dict[str, int]:
+        """Check an element; returns counts, to be added up over all elements."""
 
 
 class Audit(beam.DoFn):
     """Checks one element: lines about what is wrong, and (what, number) on the output `COUNTS`.
 
     Args:
-        plan: the plan of the output.
-        output: its folder.
+        make: makes the checks, in the worker.
+        arguments: of `make`.
     """
 
-    def __init__(self, plan: Plan, output: str) -> None:
-        self._plan, self._output = plan, output
+    def __init__(self, make: Callable[..., Checks], *arguments: Any) -> None:
+        self._make, self._arguments = make, arguments
 
     def setup(self) -> None:
-        from beam_zoo.audit_tables import TableChecks
-
-        self._tables = TableChecks(self._plan, self._output)
+        self._checks = self._make(*self._arguments)
 
     def process(self, element: PlanRows | TablePart) -> Iterator[Any]:
-        from beam_zoo.audit_plan import check_rows
-
-        findings = Findings()
+        findings = Findings(element.folder)
         counts: dict[str, int] = {}
-        what = "_plan" if isinstance(element, PlanRows) else f"table part {element.number}"
         try:
-            if isinstance(element, PlanRows):
-                check_rows(self._plan, self._output, findings)
-            else:
-                counts = self._tables.check(element, findings)
+            counts = self._checks.check(element, findings)
         except Exception as error:  # Damage takes every form: what stops a check is a finding like others.
-            findings.add(what, f"cannot be checked to the end: {type(error).__name__}: {error}")
-        yield from findings.all(what)
+            findings.add(element.what, f"cannot be checked to the end: {type(error).__name__}: {error}")
+        yield from findings.all(element.what)
         for name, number in {**counts, "elements": 1}.items():
             yield beam.pvalue.TaggedOutput(COUNTS, (name, number))
 
@@ -149,50 +176,80 @@ def elements(plan: Plan, output: str, manifest: dict[str, Any], findings: Findin
         manifest: its manifest.
         findings: takes what is wrong with the folders: names that are not the program's, or not of this plan.
     """
-    names: dict[int, dict[str, list[str]]] = {n: {} for n in range(plan.table_parts)}
+    names: dict[int, dict[str, tuple[str, ...]]] = {n: {} for n in range(plan.table_parts)}
     for folder in folders(plan):
-        found = listing(output, folder)
-        strange = [name for name in found if table_part_of(plan, f"{folder}/{name}") is None]
-        findings.some(folder, (f"{name} does not belong there" for name in strange))
-        if folder in parts.folders(plan):
-            for name in sorted(set(found) - set(strange), key=_in_order):
-                number = table_part_of(plan, f"{folder}/{name}")
-                assert number is not None
-                names[number].setdefault(folder, []).append(name)
+        for number, found in files_in(plan, output, folder, findings).items():
+            if folder in parts.folders(plan):
+                names[number][folder] = found
     members = [member.name for member in plan.members] if plan.command == "represent" else []
     others = [name for name in listing(output, parts.REPRESENTATIONS) if name not in members]
     findings.some(parts.REPRESENTATIONS, (f"{name} does not belong there" for name in others))
-    claims: dict[int, dict[str, dict[str, Any]]] = {n: {} for n in range(plan.table_parts)}
-    for entry in _entries(manifest, findings):
-        number = table_part_of(plan, entry["name"])
+    entries = [e for key in ("tables", "parts") for e in entries_of(manifest, key, MANIFEST, findings)]
+    claims = claims_of(entries, lambda path: table_part_of(plan, path), findings)
+    return [PlanRows(), *(TablePart(n, names[n], claims.get(n, {})) for n in names)]
+
+
+def files_in(plan: Plan, output: str, folder: str, findings: Findings) -> dict[int, tuple[str, ...]]:
+    """Table part -> names of its files in a folder; names that the plan does not have are findings."""
+    found = listing(output, folder)
+    strange = [name for name in found if table_part_of(plan, f"{folder}/{name}") is None]
+    findings.some(folder, (f"{name} does not belong there" for name in strange))
+    names: dict[int, tuple[str, ...]] = {}
+    for name in sorted(set(found) - set(strange), key=_in_order):
+        number = table_part_of(plan, f"{folder}/{name}")
+        assert number is not None
+        names[number] = (*names.get(number, ()), name)
+    return names
+
+
+def claims_of(
+    entries: Iterable[dict[str, Any]],
+    number_of: Callable[[str], int | None],
+    findings: Findings,
+    who: str = "",
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """Table part -> path -> what the manifest says of that file.
+
+    Args:
+        entries: of the manifest.
+        number_of: gives the table part of a file, or None for one that cannot be there.
+        findings: takes what is wrong with the list.
+        who: whose list it is, where it is not the output's.
+    """
+    claims: dict[int, dict[str, dict[str, Any]]] = {}
+    for entry in entries:
+        name = entry["name"]
+        number = number_of(name)
         if number is None:
-            findings.add(MANIFEST, f"lists {entry['name']!r}, which is no file of this plan")
-        elif entry["name"] in claims[number]:
-            findings.add(MANIFEST, f"lists {entry['name']!r} twice")
+            findings.add(MANIFEST, f"{who}lists {name!r}, which is no file of this plan")
+        elif name in claims.setdefault(number, {}):
+            findings.add(MANIFEST, f"{who}lists {name!r} twice")
         else:
-            claims[number][entry["name"]] = entry
-    tables = [
-        TablePart(n, {folder: tuple(found) for folder, found in names[n].items()}, claims[n]) for n in names
-    ]
-    return [PlanRows(), *tables]
+            claims[number][name] = entry
+    return claims
 
 
-def _entries(manifest: dict[str, Any], findings: Findings) -> Iterator[dict[str, Any]]:
-    for key in ("tables", "parts"):
-        entries = manifest.get(key)
-        if not isinstance(entries, list):
-            findings.add(MANIFEST, f"has no list {key!r}")
-            continue
-        for entry in entries:
-            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-                yield entry
-            else:
-                findings.add(MANIFEST, f"has an entry of {key!r} without a name: {entry!r}")
+def entries_of(content: Any, key: str, file: str, findings: Findings) -> list[dict[str, Any]]:
+    """The entries of a list of files, those that have a name."""
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        findings.add(file, f"has no list {key!r}")
+        return []
+    named = [isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in entries]
+    findings.some(
+        file,
+        (
+            f"has an entry of {key!r} without a name: {e!r}"
+            for e, n in zip(entries, named, strict=True)
+            if not n
+        ),
+    )
+    return [entry for entry, has_name in zip(entries, named, strict=True) if has_name]
 
 
 def folders(plan: Plan) -> list[str]:
     """Every folder of parts or tables: those of the plan, and those that must be empty."""
-    return list(dict.fromkeys([*parts.folders(plan), parts.SAMPLES, FRIENDLY, ADVANCED, FAILURES]))
+    return list(dict.fromkeys([*parts.folders(plan), parts.SAMPLES, *TABLES]))
 
 
 def listing(output: str, folder: str) -> list[str]:
@@ -213,8 +270,15 @@ def table_part_of(plan: Plan, path: str) -> int | None:
     if folder in parts.folders(plan):
         right = number < plan.snippets and name == parts.part_name(number, attempt)
         return plan.table_part(number) if right else None
-    tables = (FRIENDLY, ADVANCED, FAILURES) if plan.command == "predict" else (FAILURES,)
-    right = folder in tables and number < plan.table_parts and path == table_name(folder, number)
+    return number_of_table(path, TABLES if plan.command == "predict" else (FAILURES,), plan.table_parts)
+
+
+def number_of_table(path: str, tables: tuple[str, ...], table_parts: int) -> int | None:
+    """The number of a part of one of these tables, or None for a name that none of them has."""
+    folder, name = os.path.split(path)
+    match = _PART.fullmatch(name)
+    number = int(match[1]) if match else table_parts
+    right = folder in tables and number < table_parts and path == table_name(folder, number)
     return number if right else None
 
 

@@ -3,15 +3,14 @@
 import numpy as np
 
 from beam_zoo.audit import Findings
-from beam_zoo.plan import Plan
 from beam_zoo.statistics import ASKED_AT_LEAST
-from beam_zoo.tables import ADVANCED, FRIENDLY, Statistics
+from beam_zoo.tables import ADVANCED, FRIENDLY, Statistics, TablePlan
 
 CLOSE = 1e-6
 SUM = 1e-5
 
 
-def questions(plan: Plan) -> list[tuple[slice, str | None]]:
+def questions(plan: TablePlan) -> list[tuple[slice, str | None]]:
     """Of a tree: each question's answers, as columns of its samples, and the answer that it is asked after."""
     schema = plan.members[0].schema
     assert schema is not None
@@ -22,11 +21,11 @@ def questions(plan: Plan) -> list[tuple[slice, str | None]]:
     return found
 
 
-def plain_numbers(plan: Plan, samples: np.ndarray) -> np.ndarray:
+def plain_numbers(plan: TablePlan, samples: np.ndarray) -> np.ndarray:
     """Expected fractions, or mean values, by their definition and by none of the code that made the tables.
 
     Args:
-        plan: the plan of the output.
+        plan: what the tables are of.
         samples: float32, shape (galaxy, sample, output).
 
     Returns:
@@ -43,12 +42,12 @@ class NumberChecks:
     """Checks of the numbers of both tables.
 
     Args:
-        plan: the plan of the output.
+        plan: what the tables are of.
         statistics: the tables' columns.
         findings: takes what is wrong.
     """
 
-    def __init__(self, plan: Plan, statistics: Statistics, findings: Findings) -> None:
+    def __init__(self, plan: TablePlan, statistics: Statistics, findings: Findings) -> None:
         self._plan, self._findings = plan, findings
         self._columns = {FRIENDLY: statistics.friendly, ADVANCED: statistics.advanced}
 

@@ -17,6 +17,7 @@ from beam_zoo.parts import REPRESENTATIONS
 from beam_zoo.plan import FOLDER, Plan
 
 ROWS = f"{FOLDER}/rows"
+ROWS_FOUND = {"rows_predicted": "predicted", "rows_failed": "failed"}
 
 
 def check_rows(plan: Plan, output: str, findings: Findings) -> None:
@@ -112,33 +113,51 @@ def check_manifest(plan: Plan, manifest: dict[str, Any], findings: Findings) -> 
     for name, value in said.items():
         if manifest.get(name) != value:
             findings.add(MANIFEST, f"{name} is {manifest.get(name)!r}, and the plan says {value!r}")
-    _check_members(plan, manifest.get("members"), findings)
-    counts = {name: manifest.get(name) for name in ("rows_predicted", "rows_failed", "rows_reused")}
+    check_members([to_json(member) for member in plan.members], manifest.get("members"), findings)
+    check_counts(manifest, "rows_reused", plan.rows, findings)
+
+
+def check_counts(manifest: dict[str, Any], some: str, rows: int, findings: Findings) -> None:
+    """The manifest's counts against each other.
+
+    Args:
+        manifest: the output's manifest.
+        some: name of the count that is of some of the rows that were predicted.
+        rows: number of rows.
+        findings: takes what is wrong.
+    """
+    counts = {name: manifest.get(name) for name in ("rows_predicted", "rows_failed", some)}
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             findings.add(MANIFEST, f"{name} is {count!r}")
             return
-    predicted, failed, reused = (int(count or 0) for count in counts.values())
-    if predicted + failed != plan.rows:
+    predicted, failed, fewer = (int(count or 0) for count in counts.values())
+    if predicted + failed != rows:
         findings.add(
             MANIFEST,
-            f"rows_predicted {predicted:,} and rows_failed {failed:,} are not the {plan.rows:,} rows of the plan",
+            f"rows_predicted {predicted:,} and rows_failed {failed:,} are not the {rows:,} rows of the plan",
         )
-    if reused > predicted:
-        findings.add(MANIFEST, f"rows_reused is {reused:,}, and rows_predicted {predicted:,}")
+    if fewer > predicted:
+        findings.add(MANIFEST, f"{some} is {fewer:,}, and rows_predicted {predicted:,}")
 
 
-def _check_members(plan: Plan, found: Any, findings: Findings) -> None:
-    right = json.loads(json.dumps([to_json(member) for member in plan.members]))
+def check_members(right: list[dict[str, Any]], found: Any, findings: Findings) -> None:
+    """The manifest's members.
+
+    Args:
+        right: what they should be.
+        found: what the manifest has.
+        findings: takes what is wrong.
+    """
+    right = json.loads(json.dumps(right))
     if found == right:
         return
-    names = [member.get("name") for member in found if isinstance(member, dict)] if found else []
-    if not isinstance(found, list) or names != [member.name for member in plan.members]:
-        findings.add(
-            MANIFEST, f"members are {names}, and the plan's are {[member.name for member in plan.members]}"
-        )
+    there = found if isinstance(found, list) else []
+    names = [member.get("name") for member in there if isinstance(member, dict)]
+    if len(names) != len(there) or names != [member["name"] for member in right]:
+        findings.add(MANIFEST, f"members are {names}, and the plan's are {[m['name'] for m in right]}")
         return
-    for ours, theirs in zip(found, right, strict=True):
+    for ours, theirs in zip(there, right, strict=True):
         for key in sorted({*ours, *theirs}):
             if ours.get(key) != theirs.get(key):
                 values = [one_line(repr(m.get(key)), 80) for m in (ours, theirs)]
@@ -149,20 +168,24 @@ def _check_members(plan: Plan, found: Any, findings: Findings) -> None:
 
 
 def check_totals(
-    plan: Plan, manifest: dict[str, Any], counts: dict[str, int], elements: int, findings: Findings
+    manifest: dict[str, Any],
+    counts: dict[str, int],
+    elements: int,
+    findings: Findings,
+    names: dict[str, str] = ROWS_FOUND,
 ) -> None:
     """What all elements found together, against the manifest.
 
     Args:
-        plan: the plan of the output.
-        manifest: its manifest.
+        manifest: the output's manifest.
         counts: sums over the elements.
         elements: number of them.
         findings: takes what is wrong.
+        names: the manifest's counts -> those of the elements.
     """
     if counts.get("elements", 0) != elements:
         findings.add("audit", f"{counts.get('elements', 0):,} of {elements:,} checks came back: run it again")
-    for name, key in (("rows_predicted", "predicted"), ("rows_failed", "failed")):
+    for name, key in names.items():
         if manifest.get(name) != counts.get(key, 0):
             findings.add(
                 MANIFEST,

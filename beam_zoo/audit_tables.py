@@ -1,4 +1,4 @@
-"""The audit of a table part: friendly, advanced and failures say what the stored parts and the plan say."""
+"""The audit of tables: friendly, advanced and failures say what the stored samples and the plan say."""
 
 import dataclasses
 import hashlib
@@ -10,15 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.audit import Findings, TablePart, table_name
+from beam_zoo.audit import TABLES, Findings, TablePart, table_name
 from beam_zoo.audit_numbers import NumberChecks, plain_numbers
-from beam_zoo.audit_parts import PartChecks, differences
+from beam_zoo.audit_parts import differences
 from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.errors import one_line
 from beam_zoo.gather import GALAXIES_AT_ONCE
-from beam_zoo.plan import Plan
 from beam_zoo.records import Failure
-from beam_zoo.tables import ADVANCED, FAILURE_SCHEMA, FAILURES, FRIENDLY, Statistics
+from beam_zoo.tables import ADVANCED, FAILURE_SCHEMA, FAILURES, FRIENDLY, Statistics, TablePlan
 
 
 @dataclasses.dataclass
@@ -31,7 +30,7 @@ class Gathered:
         predicted: rows of the galaxies that have samples, ascending, int64, shape (galaxy,).
         failures: row of a galaxy without samples -> the failures that the parts tell of it.
         unknown: ids of galaxies of which damaged parts leave unknown what became of them.
-        numbers: of `predict`: table -> its numbers, float32, shape (galaxy, column), of `predicted`.
+        numbers: unless of `represent`: table -> its numbers, float32, shape (galaxy, column), of `predicted`.
         plain: the first number of every output by another way: float64, shape (galaxy, output).
     """
 
@@ -44,37 +43,56 @@ class Gathered:
     plain: np.ndarray
 
 
-class TableChecks:
-    """Checks of table parts, one after the other, snippet by snippet: memory is that of a part and its tables.
+class Summaries:
+    """Gathers the tables' numbers, many galaxies at once: samples need not be kept.
 
     Args:
-        plan: the plan of the output.
-        output: its folder.
+        plan: what the tables are of.
+        statistics: the tables' columns.
     """
 
-    def __init__(self, plan: Plan, output: str) -> None:
-        self._plan, self._output = plan, output
-        self._statistics = Statistics(plan)
+    def __init__(self, plan: TablePlan, statistics: Statistics) -> None:
+        self._plan, self._statistics = plan, statistics
+        widths = {FRIENDLY: len(statistics.friendly), ADVANCED: len(statistics.advanced)}
+        self._blocks = {folder: [np.zeros((0, width), np.float32)] for folder, width in widths.items()}
+        self._plain = [np.zeros((0, len(plan.outputs)))]
 
-    def check(self, task: TablePart, findings: Findings) -> dict[str, int]:
-        """Check a table part and the parts that it is made of.
+    def add(self, samples: np.ndarray) -> None:
+        """Take galaxies' samples, float32, shape (galaxy, sample, output)."""
+        for begin in range(0, len(samples), GALAXIES_AT_ONCE):
+            some = samples[begin : begin + GALAXIES_AT_ONCE]
+            with np.errstate(all="ignore"):  # damaged samples are findings of their own
+                friendly, advanced = self._statistics.compute(some)
+                self._plain.append(plain_numbers(self._plan, some))
+            self._blocks[FRIENDLY].append(friendly)
+            self._blocks[ADVANCED].append(advanced)
+
+    def numbers(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """`Gathered.numbers` and `Gathered.plain` of all galaxies, in the order in which they came."""
+        numbers = {folder: np.concatenate(some) for folder, some in self._blocks.items()}
+        return numbers, np.concatenate(self._plain)
+
+
+class TableChecks:
+    """Checks of a table part's files.
+
+    Args:
+        plan: what the tables are of.
+        output: folder of the output.
+        statistics: the tables' columns.
+    """
+
+    def __init__(self, plan: TablePlan, output: str, statistics: Statistics) -> None:
+        self._plan, self._output, self._statistics = plan, output, statistics
+
+    def check(self, task: TablePart, gathered: Gathered, findings: Findings) -> int:
+        """Check the files of a table part against what they must hold.
 
         Returns:
-            Counts, to be added up over all table parts.
+            The number of files.
         """
-        plan = self._plan
-        try:
-            rows = plan.read_table_rows(self._output, task.number)
-            if rows.num_rows != len(plan.table_rows(task.number)):
-                raise ValueError(f"they are {rows.num_rows:,}")
-        except Exception as error:
-            text = one_line(error, 300).replace(self._output + os.sep, "")
-            findings.add(f"table part {task.number}", f"cannot be checked: its rows of _plan ({text})")
-            return {}
-        counts: dict[str, int] = {}
-        gathered = self._gather(task, rows, findings, counts)
-        if plan.command == "predict":
-            checks = NumberChecks(plan, self._statistics, findings)
+        if self._plan.command != "represent":
+            checks = NumberChecks(self._plan, self._statistics, findings)
             ids = [gathered.ids[row] for row in gathered.predicted.tolist()]
             found = {f: self._numbers(f, task, gathered, findings) for f in (FRIENDLY, ADVANCED)}
             friendly, advanced = found.values()
@@ -86,72 +104,7 @@ class TableChecks:
             if friendly is not None and advanced is not None:
                 checks.both(table_name(FRIENDLY, task.number), friendly, advanced, ids)
         self._failures(task, gathered, findings)
-        files = sum(name.split("/")[0] in (FRIENDLY, ADVANCED, FAILURES) for name in task.claims)
-        return {**counts, "table files": files}
-
-    def _gather(
-        self, task: TablePart, rows: pa.Table, findings: Findings, counts: dict[str, int]
-    ) -> Gathered:
-        """Read the stored parts. Where outputs of other commands name other sources, this is what reads them."""
-        plan = self._plan
-        checks = PartChecks(plan, self._output, task, rows, findings)
-        ids = rows.column(ID).to_pylist()
-        predicted: list[np.ndarray] = []
-        failures: dict[int, list[Failure]] = {}
-        unknown: set[str] = set()
-        widths = {FRIENDLY: len(self._statistics.friendly), ADVANCED: len(self._statistics.advanced)}
-        blocks = {folder: [np.zeros((0, width), np.float32)] for folder, width in widths.items()}
-        plain = [np.zeros((0, len(plan.outputs)))]
-        start = plan.table_rows(task.number).start
-        first = task.number * plan.snippets_per_table
-        for number in range(first, min(plan.snippets, first + plan.snippets_per_table)):
-            snippet = plan.snippet(number)
-            found, samples = checks.snippet(snippet)
-            begin = snippet.start - start
-            if not found.complete:
-                unknown |= set(ids[begin : begin + len(snippet.offsets)])
-            else:  # else a part that cannot be read may have the galaxy
-                failures |= {begin + o: them for o, them in found.failures.items() if o not in found.where}
-            for member, lengths in found.lengths.items():
-                for length in lengths:
-                    counts[f"features\t{member}\t{length}"] = 1
-            if plan.command != "predict":
-                predicted.append(np.array(sorted(found.where), np.int64) + begin)
-                continue
-            offsets = np.concatenate([np.zeros(0, np.int64), *(some for some, _ in samples)])
-            order = np.argsort(offsets, kind="stable")
-            predicted.append(offsets[order] + begin)
-            if samples:
-                values = np.concatenate([values for _, values in samples])[order]
-                self._summarise(values, blocks, plain)
-        gathered = Gathered(
-            rows,
-            ids,
-            np.concatenate(predicted),
-            dict(sorted(failures.items())),
-            unknown,
-            {folder: np.concatenate(some) for folder, some in blocks.items()},
-            np.concatenate(plain),
-        )
-        counts |= {
-            "rows": rows.num_rows,
-            "predicted": len(gathered.predicted),
-            "failed": len(failures),
-            "part files": checks.files,
-            "part rows": checks.samples,
-        }
-        return gathered
-
-    def _summarise(
-        self, samples: np.ndarray, blocks: dict[str, list[np.ndarray]], plain: list[np.ndarray]
-    ) -> None:
-        for begin in range(0, len(samples), GALAXIES_AT_ONCE):
-            some = samples[begin : begin + GALAXIES_AT_ONCE]
-            with np.errstate(all="ignore"):  # damaged samples are findings of their own
-                friendly, advanced = self._statistics.compute(some)
-                plain.append(plain_numbers(self._plan, some))
-            blocks[FRIENDLY].append(friendly)
-            blocks[ADVANCED].append(advanced)
+        return sum(name.split("/")[0] in TABLES for name in task.claims)
 
     def _numbers(
         self, folder: str, task: TablePart, gathered: Gathered, findings: Findings
@@ -161,13 +114,13 @@ class TableChecks:
         names = getattr(self._statistics, folder)
         carried = gathered.rows.drop_columns([LOCATION])
         schema = pa.schema([*carried.schema, *(pa.field(name, pa.float32()) for name in names)])
-        table = self._read(file, task, schema, findings)
+        table = _read(self._output, file, task, schema, findings)
         if table is None:
             return None
         index = _align(file, table, gathered, gathered.predicted, "it failed", findings)
         there = np.flatnonzero(index >= 0)
         ids = [gathered.ids[row] for row in gathered.predicted[there].tolist()]
-        for name in self._plan.carried:
+        for name in carried.column_names[1:]:
             ours = table.column(name).take(pa.array(index[there]))
             theirs = carried.column(name).take(pa.array(gathered.predicted[there]))
             if not ours.equals(theirs):
@@ -185,7 +138,7 @@ class TableChecks:
         # One file says what the columns are even if nothing failed.
         if not gathered.failures and task.number and not there:
             return
-        table = self._read(file, task, FAILURE_SCHEMA, findings)
+        table = _read(self._output, file, task, FAILURE_SCHEMA, findings)
         if table is None:
             return
         failed = np.array(list(gathered.failures), np.int64)
@@ -194,34 +147,46 @@ class TableChecks:
         found = table.to_pylist()
         findings.some(file, _wrong_failures(gathered, failed, index, found, locations))
 
-    def _read(self, file: str, task: TablePart, schema: pa.Schema, findings: Findings) -> pa.Table | None:
-        """A table's part, if it can be read and has the right columns; against the manifest."""
-        claim = task.claims.get(file)
-        if claim is None:
-            findings.add(file, "is not listed in manifest.json")
-        try:
-            with open(os.path.join(self._output, file), "rb") as handle:
-                data = handle.read()
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            findings.add(file, "is missing" if missing else f"cannot be read ({error.strerror})")
-            return None
-        found: dict[str, Any] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        try:
-            table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-            table.validate(full=True)
-        except Exception as error:
-            findings.add(file, f"is damaged ({one_line(error, 200)})")
-            table = None
-        else:
-            found["rows"] = table.num_rows
-        for key, value in found.items():
-            if claim is not None and claim.get(key) != value:
-                findings.add(file, f"{key}: manifest.json says {claim.get(key)!r}, found {value!r}")
-        if table is None or table.schema.equals(schema):
-            return table
-        findings.some(file, _other_columns(table.schema, schema))
+
+def check_files(output: str, task: TablePart, findings: Findings) -> None:
+    """Check the files of a table part against the manifest alone, where nothing says what they must hold."""
+    for folder in TABLES:
+        file = table_name(folder, task.number)
+        there = file in task.claims or os.path.lexists(os.path.join(output, file))
+        if there or folder != FAILURES:
+            _read(output, file, task, None, findings)
+
+
+def _read(
+    output: str, file: str, task: TablePart, schema: pa.Schema | None, findings: Findings
+) -> pa.Table | None:
+    """A table's part, if it can be read and has the right columns; against the manifest."""
+    claim = task.claims.get(file)
+    if claim is None:
+        findings.add(file, "is not listed in manifest.json")
+    try:
+        with open(os.path.join(output, file), "rb") as handle:
+            data = handle.read()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        findings.add(file, "is missing" if missing else f"cannot be read ({error.strerror})")
         return None
+    found: dict[str, Any] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        table.validate(full=True)
+    except Exception as error:
+        findings.add(file, f"is damaged ({one_line(error, 200)})")
+        table = None
+    else:
+        found["rows"] = table.num_rows
+    for key, value in found.items():
+        if claim is not None and claim.get(key) != value:
+            findings.add(file, f"{key}: manifest.json says {claim.get(key)!r}, found {value!r}")
+    if table is None or schema is None or table.schema.equals(schema):
+        return table
+    findings.some(file, _other_columns(table.schema, schema))
+    return None
 
 
 def _other_columns(found: pa.Schema, right: pa.Schema) -> Iterator[str]:

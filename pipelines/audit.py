@@ -3,13 +3,16 @@
     python -m pipelines.audit OUT
 
 ends with code 0 and one line, or with code 1 and a line for each thing that is wrong. Other runners than the local one
-also need `--report DIR`, a folder that their workers can write to.
+also need `--report DIR`, a folder that their workers can write to. Of an output of `aggregate` the stored samples of
+its sources are read, where its manifest says that they are.
 """
 
+import dataclasses
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beam_zoo.errors import UserError, near_path
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
 FOUND = "audit.jsonl"
+MARK = "_aggregate.json"
+"""As `pipelines.merge` has it, which imports more than an audit needs."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,38 +71,94 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
         raise UserError(f"--report DIR is missing: the workers of {runner} write there what they find")
     findings = audits.Findings()
     plan, manifest = _read(output, findings)
-    if plan is None or manifest is None:
+    aggregate = _is_aggregate(output)
+    if manifest is None or (plan is None and not aggregate):
         return _say(findings.all("audit"), "")
-    audit_plan.check_manifest(plan, manifest, findings)
-    elements = audits.elements(plan, output, manifest, findings)
-    with tempfile.TemporaryDirectory(prefix="beam-zoo-audit-") as temporary:
+    with _folder(report if aggregate else None) as temporary:
+        if plan is None:
+            subject = _aggregate(output, manifest, temporary, findings)
+        else:
+            subject = _run_of(plan, output, manifest, findings)
         where = temporary if report is None else report
-        _run(lambda p: checks(p, elements, plan, output, where), flags)
+        _run(lambda p: checks(p, subject.elements, subject.check, where), flags)
         found = _found(where)
     lines = [each for each in found if isinstance(each, str)]
     counts = dict(each for each in found if not isinstance(each, str))
-    audit_plan.check_totals(plan, manifest, counts, len(elements), findings)
-    return _say([*findings.all("audit"), *sorted(lines)], _healthy(output, plan, counts))
+    audit_plan.check_totals(manifest, counts, len(subject.elements), findings, subject.totals(counts))
+    problems = [*findings.all("audit"), *sorted(lines)]
+    return _say(problems, "" if problems else subject.healthy(counts))
 
 
-def checks(p: "beam.Pipeline", elements: list[Any], plan: "Plan", output: str, report: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is audited.
+
+    Attributes:
+        elements: what is to be checked.
+        check: checks an element.
+        totals: from the sums over the elements, the counts of the manifest that they are to be held against.
+        healthy: from these sums, the line for an output without damage.
+    """
+
+    elements: list[Any]
+    check: "beam.DoFn"
+    totals: Callable[[dict[str, int]], dict[str, str]]
+    healthy: Callable[[dict[str, int]], str]
+
+
+def _run_of(plan: "Plan", output: str, manifest: dict[str, Any], findings: Any) -> Subject:
+    """An output of predict or represent."""
+    from beam_zoo import audit as audits
+    from beam_zoo import audit_plan
+    from beam_zoo.audit_run import RunChecks
+
+    audit_plan.check_manifest(plan, manifest, findings)
+    return Subject(
+        audits.elements(plan, output, manifest, findings),
+        audits.Audit(RunChecks, plan, output),
+        lambda counts: audit_plan.ROWS_FOUND,
+        lambda counts: _healthy(output, plan, counts),
+    )
+
+
+def _aggregate(output: str, manifest: dict[str, Any], work: str, findings: Any) -> Subject:
+    """An output of aggregate."""
+    from beam_zoo import audit_sources
+    from beam_zoo.audit import Audit
+
+    folder = os.path.join(work, "sources")
+    os.mkdir(folder)
+    found = audit_sources.follow(output, manifest, folder, findings)
+    check = Audit(audit_sources.AggregateChecks, dataclasses.replace(found, elements=[]))
+    return Subject(found.elements, check, found.totals, found.healthy)
+
+
+def _folder(report: str | None) -> tempfile.TemporaryDirectory:
+    """A temporary folder, below that of the report if there is one: other machines see it too."""
+    if report is not None:
+        if "://" in report:
+            raise UserError(f"--report {report}: of an aggregate it must be a folder that all workers mount")
+        os.makedirs(report, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix="beam-zoo-audit-", dir=report)
+
+
+def checks(p: "beam.Pipeline", elements: list[Any], check: "beam.DoFn", report: str) -> None:
     """The dataflow: one element per table part; only lines and counts come out, into one file of JSON lines.
 
     Args:
         p: the pipeline.
-        elements: of `beam_zoo.audit.elements`.
-        plan: the plan of the output.
-        output: its folder.
+        elements: of `Subject`.
+        check: of `Subject`.
         report: folder of the file.
     """
     import apache_beam as beam
 
-    from beam_zoo.audit import COUNTS, Audit
+    from beam_zoo.audit import COUNTS
 
     found = (
         p
         | "table parts" >> beam.Create(elements)
-        | "check" >> beam.ParDo(Audit(plan, output)).with_outputs(COUNTS, main="lines")
+        | "check" >> beam.ParDo(check).with_outputs(COUNTS, main="lines")
     )
     (
         (found.lines, found[COUNTS] | "add up" >> beam.CombinePerKey(sum))
@@ -107,27 +168,39 @@ def checks(p: "beam.Pipeline", elements: list[Any], plan: "Plan", output: str, r
     )
 
 
+def _is_aggregate(output: str) -> bool:
+    """Whether a folder without a plan has the mark of an aggregate, or a manifest that names sources."""
+    from beam_zoo import output as outputs
+    from beam_zoo import plan as plans
+
+    if os.path.isdir(os.path.join(output, plans.FOLDER)):
+        return False
+    if os.path.exists(os.path.join(output, MARK)):
+        return True
+    try:  # A mark that was lost is no reason to audit nothing.
+        with open(os.path.join(output, outputs.MANIFEST), encoding="utf-8") as file:
+            return "sources" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | None]":
     """The plan and the manifest; one that is damaged is a finding, one that is not there an error."""
     from beam_zoo import output as outputs
-    from beam_zoo import plan as plans
 
     if not os.path.isdir(output):
         what = "is not a folder" if os.path.exists(output) else f"does not exist{near_path(output)}"
         raise UserError(f"{output} {what}")
-    if not outputs.is_output(output):
-        raise UserError(f"{output} is not an output of predict or represent: it has no plan")
+    aggregate = _is_aggregate(output)
+    if not outputs.is_output(output) and not aggregate:
+        raise UserError(
+            f"{output} is not an output of predict or represent, nor of aggregate: it has no plan and no sources"
+        )
     path = os.path.join(output, outputs.MANIFEST)
     if not os.path.exists(path):
         raise UserError(f"{path} does not exist: the run is not complete, run the same command again")
-    plan, manifest = None, None
-    try:
-        plan = plans.read(output)
-        # What a damaged plan.json lacks shows when the plan is used.
-        assert plan is not None and plan.tables_fingerprint
-    except Exception as error:
-        findings.add(f"{plans.FOLDER}/plan.json", f"cannot be read ({type(error).__name__}: {error})")
-        plan = None
+    plan = None if aggregate else _read_plan(output, findings)
+    manifest = None
     try:
         with open(path, encoding="utf-8") as file:
             manifest = json.load(file)
@@ -136,10 +209,20 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
     except (OSError, ValueError) as error:
         findings.add(outputs.MANIFEST, f"cannot be read ({error})")
         manifest = None
-    if manifest is not None and "sources" in manifest:
-        # The place of an output of `aggregate`: its table parts are held against the parts of its sources.
-        raise UserError(f"{output} was made of other outputs: this version audits those, one by one")
     return plan, manifest
+
+
+def _read_plan(output: str, findings: Any) -> "Plan | None":
+    from beam_zoo import plan as plans
+
+    try:
+        plan = plans.read(output)
+        # What a damaged plan.json lacks shows when the plan is used.
+        assert plan is not None and plan.tables_fingerprint
+    except Exception as error:
+        findings.add(f"{plans.FOLDER}/plan.json", f"cannot be read ({type(error).__name__}: {error})")
+        return None
+    return plan
 
 
 def _run(build: Any, flags: list[str]) -> None:
