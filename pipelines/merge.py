@@ -27,7 +27,7 @@ from beam_zoo.sources import Union, unite
 from beam_zoo.tables import ADVANCED, FAILURES, FRIENDLY, load_report
 from beam_zoo.versions import changes, versions
 from pipelines import manifest as manifests
-from pipelines.run import TABLE_PARTS_AT_ONCE, missing_ranges
+from pipelines.run import missing_ranges, table_parts_at_once
 from pipelines.tables import from_frames
 from runners import beam_options, direct
 
@@ -127,7 +127,8 @@ def build(union: Union, stored: list[Stored], output: str, flags: list[str]) -> 
         if source.moved is not None:
             read += move_samples(union, number, stored[number])
     largest = max(source.plan.snippet_size for source in union.sources)
-    rows = union.part_rows * max(TABLE_PARTS_AT_ONCE, -(-largest // union.part_rows))
+    at_once = table_parts_at_once(union.part_rows, len(union.layouts.samples) * len(union.outputs))
+    rows = union.part_rows * max(at_once, -(-largest // union.part_rows))
     for start in range(0, union.rows, rows):
         some = pieces_of(union, stored, range(start, min(union.rows, start + rows)))
 

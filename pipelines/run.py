@@ -26,7 +26,8 @@ from pipelines.samples import samples
 from pipelines.tables import tables
 from runners import beam_options, direct
 
-TABLE_PARTS_AT_ONCE = 2
+SAMPLES_AT_ONCE = 64 << 20
+"""Bytes of samples whose tables are built together: the local runner holds each about five times."""
 ROUNDS = 5
 Stored = dict[int, list[PartRef]]
 
@@ -147,11 +148,25 @@ def missing_ranges(stored: Stored, count: int) -> list[str]:
     return [f"{first}:{last}" for first, last in ranges]
 
 
+def table_parts_at_once(rows: int, values: int) -> int:
+    """How many table parts the local runner takes at a time.
+
+    Args:
+        rows: galaxies of a table part.
+        values: float32 numbers of a galaxy's samples.
+    """
+    return max(1, SAMPLES_AT_ONCE // max(1, 4 * rows * values))
+
+
 def _tables_here(run: Run, by_part: Stored, flags: list[str]) -> None:
     """A few table parts at a time: the local runner keeps every shuffle in memory."""
     numbers = sorted(by_part)
-    for start in range(0, len(numbers), TABLE_PARTS_AT_ONCE):
-        some = [ref for number in numbers[start : start + TABLE_PARTS_AT_ONCE] for ref in by_part[number]]
+    plan = run.plan
+    at_once = table_parts_at_once(
+        len(plan.table_rows(0)), len(plan.members) * plan.passes * len(plan.outputs)
+    )
+    for start in range(0, len(numbers), at_once):
+        some = [ref for number in numbers[start : start + at_once] for ref in by_part[number]]
 
         def build(p: beam.Pipeline, refs: list[PartRef] = some) -> None:
             tables(p | beam.Create(refs, reshuffle=False), run)

@@ -1,0 +1,132 @@
+"""Peak memory of the commands that go over a whole output, for a small and a four times larger catalogue.
+
+`python -m benchmarks.memory` makes outputs of random samples (2 members x 5 passes x 34 answers, no images), runs `finish`,
+`audit`, `export` and `aggregate` (of the output and a shuffled copy's passes) on each, and prints the largest resident set
+of each process. The limit is flat: no step may keep what grows with the catalogue, but for 8 bytes a galaxy of the audit's
+check of unique ids.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+MEMBERS, PASSES = ("a", "b"), 5
+
+
+def make(
+    output: Path, checkpoint: Path, rows: int, *, first_pass: int = 0, seed: int = 0, shuffled: bool = False
+) -> None:
+    """An output whose samples are all stored, without its tables."""
+    from beam_zoo import parts, plan
+    from beam_zoo.members import read_member
+    from beam_zoo.records import Batch
+    from beam_zoo.resolve import resolve
+    from beam_zoo.versions import versions
+    from tests import checkpoints
+
+    yamls = [checkpoints.member(checkpoint.with_name(f"{name}.yaml"), checkpoint) for name in MEMBERS]
+    members = tuple(resolve(read_member(str(y)), None, str(output), represent=False)[0] for y in yamls)
+    order = np.random.default_rng(1).permutation(rows) if shuffled else np.arange(rows)
+    ids = pa.array([f"galaxy-{number:09d}" for number in order])
+    made = plan.Plan(
+        command="predict",
+        rows=rows,
+        catalogue={
+            "location": "none",
+            "files": [],
+            "checked": [],
+            "limit": None,
+            "sha256": str(shuffled),
+            "probes": [],
+        },
+        image_root="/",
+        snippet_size=1000,
+        members=members,
+        first_pass=first_pass,
+        passes=PASSES,
+        seed=0,
+        precision="fp32",
+        carried=(),
+        carried_digest="",
+        versions=versions(),
+    )
+    table = pa.RecordBatch.from_arrays([ids, ids], ["id_str", "file_loc"])
+    plan.write(made, str(output), iter([table]), {})
+    random = np.random.default_rng(seed)
+    for number in range(made.snippets):
+        snippet = made.snippet(number)
+        shape = (snippet.size, PASSES, len(made.outputs))
+        outputs = {m.name: random.uniform(1, 101, shape).astype(np.float32) for m in members}
+        keys = np.zeros(snippet.size, np.uint64)
+        batch = Batch(snippet, np.arange(snippet.size), keys, {}, outputs, [])
+        parts.write_parts(made, str(output), snippet, [batch])
+
+
+def peak(arguments: list[str]) -> float:
+    """Largest resident set of one command, MiB."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    program = (
+        "import resource, subprocess, sys\n"
+        "code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, size = done.stdout.split()
+    # The audit of made-up rows finds that they are not the catalogue's: what matters here is that it read everything.
+    assert int(code) == 0 or "audit" in arguments[0], (arguments, code, before)
+    return float(size)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Peak memory of the commands that go over a whole output.")
+    parser.add_argument(
+        "--rows", type=int, default=33_000, help="galaxies of the small catalogue (default 33000)"
+    )
+    parser.add_argument("--times", type=int, default=4, help="how much larger the other is (default 4)")
+    options = parser.parse_args(argv)
+    from tests import checkpoints
+
+    found: dict[str, list[float]] = {}
+    sizes = [options.rows, options.rows * options.times]
+    for rows in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            base = Path(folder)
+            checkpoint = checkpoints.tree(base / "m.ckpt")
+            make(base / "out", checkpoint, rows)
+            make(base / "more", checkpoint, rows, first_pass=PASSES, seed=1, shuffled=True)
+            runs = [str(base / "out"), str(base / "more")]
+            commands = {
+                "finish": ["pipelines.finish", str(base / "out")],
+                "audit": ["pipelines.audit", str(base / "out")],
+                "export": ["pipelines.export", str(base / "out"), "--hdf5", str(base / "out.hdf5")],
+                "aggregate": ["pipelines.aggregate", "--samples", *runs, "--output", str(base / "all")],
+            }
+            for name, command in commands.items():
+                found.setdefault(name, []).append(peak(command))
+    print(
+        f"python {platform.python_version()}, beam {metadata.version('apache-beam')}, {os.cpu_count()} cores"
+    )
+    table = pd.DataFrame(found, index=[f"{rows:,} galaxies" for rows in sizes]).T
+    table["ratio"] = table.iloc[:, 1] / table.iloc[:, 0]
+    print("peak memory of a process, MiB")
+    print(table.round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
