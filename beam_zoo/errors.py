@@ -14,6 +14,10 @@ class UserError(Exception):
         return re.sub(r"[\r\n]+", " ", super().__str__())
 
 
+class RunFailed(Exception):
+    """Nobody's mistake: the same command may succeed. Exit code 1."""
+
+
 class StorageFull(Exception):
     """The output's disk or quota is full; what was stored before stays. Exit code 4."""
 
@@ -69,7 +73,7 @@ def one_line(error: object, limit: int = 500) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def known_error(error: BaseException) -> UserError | StorageFull | None:
+def known_error(error: BaseException) -> UserError | StorageFull | RunFailed | None:
     """The error of ours that a runner wrapped, if there is one.
 
     Runners re-raise a worker's exception in several shapes: the same type with "[while running
@@ -77,7 +81,7 @@ def known_error(error: BaseException) -> UserError | StorageFull | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, UserError | StorageFull):
+        if isinstance(seen, UserError | StorageFull | RunFailed):
             return type(seen)(re.sub(r" \[while running '.*", "", str(seen), flags=re.DOTALL))
         seen = seen.__cause__ or seen.__context__
     found = re.search(

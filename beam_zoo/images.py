@@ -1,9 +1,11 @@
 """A galaxy's image file becomes a colour PIL image, or one reason why it can not."""
 
+import contextlib
 import errno
 import io
 import os
 import stat
+import threading
 import warnings
 
 import numpy as np
@@ -16,6 +18,12 @@ MAX_PIXELS = 64_000_000
 
 MAX_ASPECT = 256
 """Longer strips are refused: a view that resizes the short side would make a huge image of them."""
+
+LARGE_PIXELS = 4_000_000
+"""Images over this are decoded one at a time in a process: 64 million pixels take up to 1.3 GB on the way."""
+
+_ONE_LARGE_IMAGE = threading.Lock()
+_STRIP_ROWS = 256
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -134,8 +142,9 @@ def decode(data: bytes) -> Image.Image:
             )
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ImageError(f"{width} x {height} px is a strip, not an image of a galaxy", may_pass=False)
-        image.load()
-        return to_rgb(image)
+        with _ONE_LARGE_IMAGE if width * height > LARGE_PIXELS else contextlib.nullcontext():
+            image.load()
+            return to_rgb(image)
     except UnidentifiedImageError:
         raise ImageError("neither a JPEG nor a PNG image", may_pass=False) from None
     except Image.DecompressionBombError:  # Pillow's own limit is larger, and it says no size.
@@ -163,9 +172,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion clips at 255 instead of scaling 65535 to 255.
-    counts = np.asarray(image).astype(np.float64)
+    counts = np.asarray(image)
     if counts.min() < 0 or counts.max() > 65535:
         raise ImageError("more than 16 bits a pixel", may_pass=False)
-    if (transparent := image.info.get("transparency")) is not None:
-        counts[counts == transparent] = 0
-    return Image.fromarray(np.rint(counts / 257).astype(np.uint8)).convert("RGB")
+    transparent = image.info.get("transparency")
+    grey = np.empty(counts.shape, np.uint8)
+    for start in range(0, len(counts), _STRIP_ROWS):  # a wider type than uint16 for a few rows only
+        some = counts[start : start + _STRIP_ROWS].astype(np.uint32)
+        if transparent is not None:
+            some[some == transparent] = 0
+        grey[start : start + _STRIP_ROWS] = (some + 128) // 257
+    return Image.fromarray(grey).convert("RGB")

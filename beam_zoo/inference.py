@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,13 @@ IMAGES_AT_ONCE = {"cpu": 8, "cuda": 1 << 20}
 """Images of one forward pass: on a CPU more are no faster, and the progress would stand still for longer."""
 
 
+LOGGER = logging.getLogger("beam_zoo")
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory is short, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 class MemberModel(nn.Module):
@@ -69,7 +73,8 @@ class MemberModel(nn.Module):
         self.head: nn.Module | None = getattr(model, "head", None)
         self.view = View(member.view)
         self.task = view_task(member, run.plan).name
-        self.images_at_once = min(run.batch_size, IMAGES_AT_ONCE[run.device])
+        images = min(run.batch_size, IMAGES_AT_ONCE[run.device])
+        self.at_once = {"images": images, "galaxies": run.batch_size}
 
     def encode(self, pixels: np.ndarray) -> torch.Tensor:
         """Features of images, as many at a time as the device takes.
@@ -81,21 +86,15 @@ class MemberModel(nn.Module):
             float32, shape (galaxy, view, feature), on the device.
         """
         images = torch.from_numpy(pixels).flatten(0, 1)
-        features: list[torch.Tensor] = []
-        start = 0
-        while start < len(images):
-            some = images[start : start + self.images_at_once]
-            try:
-                features.append(self._encode(some))
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                self._halve()
-                continue
-            start += len(some)
+
+        def encode(piece: slice) -> torch.Tensor:
+            features = self._encode(images[piece])
             # A galaxy counts in shares of its views and of the members.
-            progress.add(self.run.progress, inferred=len(some) / pixels.shape[1] / len(self.run.plan.members))
-        return torch.cat(features).unflatten(0, pixels.shape[:2])
+            share = len(features) / pixels.shape[1] / len(self.run.plan.members)
+            progress.add(self.run.progress, inferred=share)
+            return features
+
+        return torch.cat(self._in_pieces("images", len(images), encode)).unflatten(0, pixels.shape[:2])
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         x = self.view.to_float(images.to(self.run.device, non_blocking=True))
@@ -104,19 +103,43 @@ class MemberModel(nn.Module):
         with half:
             return self.encoder(x).float()
 
-    def _halve(self) -> None:
-        """After the device ran out of memory."""
-        if self.images_at_once == 1:
-            raise UserError(
-                f"member {self.member.name}: one image does not fit into the memory of the device"
-            )
-        self.images_at_once = max(1, self.images_at_once // 2)
+    def predict(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> np.ndarray:
+        """`samples` of as many galaxies at a time as the device takes: float32, shape (galaxy, pass, output)."""
+
+        def predict(piece: slice) -> torch.Tensor:
+            return self.samples(features[piece], galaxy_keys[piece]).cpu()
+
+        return torch.cat(self._in_pieces("galaxies", len(features), predict)).numpy()
+
+    def _in_pieces(self, what: str, count: int, work: Callable[[slice], torch.Tensor]) -> list[torch.Tensor]:
+        """Work on some at a time; where the device runs out of memory, on half as many from then on."""
+        done: list[torch.Tensor] = []
+        start = 0
+        while start < count:
+            size = self.at_once[what]
+            try:
+                done.append(work(slice(start, start + size)))
+                start += size
+                continue
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # Not in the handler: there the error still holds the tensors that did not fit.
+            self._halve(what)
+        return done
+
+    def _halve(self, what: str) -> None:
+        if self.at_once[what] == 1:
+            one = {"images": "one image", "galaxies": "the passes of one galaxy"}[what]
+            raise UserError(f"member {self.member.name}: {one} does not fit into the memory of the device")
+        self.at_once[what] //= 2
         if self.run.device == "cuda":
             torch.cuda.empty_cache()
-        logging.warning(
-            "member %s: out of memory on the device; going on with %d images at a time",
+        LOGGER.warning(
+            "member %s: out of memory on the device; going on with %d %s at a time",
             self.member.name,
-            self.images_at_once,
+            self.at_once[what],
+            what,
         )
 
     def samples(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
@@ -192,7 +215,12 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
                 greyscale=member.greyscale,
                 path=path,
             )
-        return MemberModel(member, model.to(run.device), run)
+        try:
+            return MemberModel(member, model.to(run.device), run)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(f"member {member.name} does not fit into the memory of the device") from None
 
     def run_inference(
         self, batch: Batch | Sequence[Batch], model: MemberModel, inference_args: dict[str, Any] | None = None
@@ -213,7 +241,7 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         if not len(batch):
             return np.zeros((0, plan.passes, len(plan.outputs)), np.float32)
         features = model.encode(batch.pixels[model.task])
-        return model.samples(features, batch.galaxy_keys).cpu().numpy()
+        return model.predict(features, batch.galaxy_keys)
 
     def should_skip_batching(self) -> bool:
         """Elements are batches already."""

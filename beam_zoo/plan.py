@@ -224,8 +224,9 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
     """
     os.makedirs(output, exist_ok=True)
     building = os.path.join(output, f".plan-{uuid.uuid4().hex}")
+    writers: list[RowWriter] = []
     try:
-        writers = [RowWriter(os.path.join(building, "rows"), plan, (ID, LOCATION))]
+        writers += [RowWriter(os.path.join(building, "rows"), plan, (ID, LOCATION))]
         if plan.carried:
             folder = os.path.basename(plan.carried_folder(output))
             writers.append(RowWriter(os.path.join(building, folder), plan, plan.carried))
@@ -251,6 +252,8 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
                 raise
         sync_folder(output)
     finally:
+        for writer in writers:
+            writer.abandon()
         shutil.rmtree(building, ignore_errors=True)
 
 

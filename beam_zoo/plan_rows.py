@@ -1,5 +1,6 @@
 """The files of a plan's rows: one per table part, a row group a snippet."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -117,6 +118,13 @@ class RowWriter:
             self._write(table)
         self._close_file()
         sync_folder(self._folder)
+
+    def abandon(self) -> None:
+        """After an error: let go of the open file, which would otherwise complain once more when it is collected."""
+        if self._file:
+            with contextlib.suppress(Exception):
+                self._file.close()
+            self._file = None
 
     def _write(self, snippet: pa.Table) -> None:
         part, group = divmod(self._snippets, self._plan.snippets_per_table)

@@ -1,5 +1,6 @@
 """Galaxies that failed for a reason that may pass: the same command predicts them again."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -31,4 +32,5 @@ def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Itera
             attempt = parts.attempt_of(refs[-1].name) + 1
             yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)
         else:
-            os.unlink(os.path.join(folder, name))
+            with contextlib.suppress(FileNotFoundError):  # another job may have found the same
+                os.unlink(os.path.join(folder, name))

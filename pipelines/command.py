@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from beam_zoo.errors import StorageFull, UserError, known_error
+from beam_zoo.errors import RunFailed, StorageFull, UserError, known_error
 from beam_zoo.quiet import set_up_logging, was_interrupted
 from pipelines.options import OPTIONS, parse, refuse_stray, split_command_line
 
-USER_ERROR, STORAGE_FULL = 2, 4
+RUN_FAILED, USER_ERROR, STORAGE_FULL = 1, 2, 4
 
 
 def main(command: str, description: str, argv: list[str] | None = None) -> int:
@@ -59,6 +59,8 @@ def guarded(work: Callable[[], int]) -> int:
         return _end(USER_ERROR, f"error: {error}")
     except StorageFull as error:
         return _end(STORAGE_FULL, f"error: {error}")
+    except RunFailed as error:
+        return _end(RUN_FAILED, f"error: {error}")
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"

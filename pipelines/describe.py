@@ -16,7 +16,7 @@ def describe(prepared: Prepared, stored: dict[int, list[PartRef]]) -> str:
     plan = prepared.run.plan
     done = sum(number in stored for number in prepared.snippets)
     lines = [
-        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} snippets of up to {plan.snippet_size:,}, "
+        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} {_snippets(plan)} of up to {plan.snippet_size:,}, "
         f"on {prepared.run.device} in {plan.precision}",
         f"snippets: {len(prepared.snippets) - done:,} to do, {done:,} already stored",
     ]
@@ -26,6 +26,10 @@ def describe(prepared: Prepared, stored: dict[int, list[PartRef]]) -> str:
         lines.append("views: members with the same view share it; every image is decoded once")
     lines.append(f"output: about {_size(_bytes(plan))} in {prepared.run.output}")
     return "\n".join(lines)
+
+
+def _snippets(plan: Plan) -> str:
+    return "snippet" if plan.snippets == 1 else "snippets"
 
 
 def _passes(member: Member, plan: Plan) -> str:

@@ -70,6 +70,9 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
         raise UserError(f"{output} is not an output of predict or represent: it has no plan")
     stored = parts.stored_parts(made, output)
     if left := missing_ranges(stored, made.snippets):
+        outputs.remove_manifest(
+            output
+        )  # Tables of an earlier run may be there: they are not of what is stored.
         print(
             f"the samples of {_count(made.snippets - len(stored))} are missing, no tables are built; left to do:"
         )

@@ -33,17 +33,22 @@ def probe_rest(plan: Plan, output: str, root: str, missing: list[int], max_failu
     Raises:
         UserError: none can be opened, or an image is another file than when the run was planned.
     """
-    for location, digest in plan.catalogue["probes"]:
+    seen = False
+    for location, digest in plan.catalogue.get("probes", []):
         try:
             found = hashlib.sha256(read_bytes(image_path(location, root))).hexdigest()
         except ImageError:
-            continue  # Whether enough of them are there is found below.
+            continue  # Whether any image is there is found below.
+        seen = True
         if found != digest:
             raise UserError(
                 f"{image_path(location, root)} is not the image that it was when this run was planned: "
                 "check --image_root, or use another --output for other images"
             )
+    # Where the planned images are there, the disk is: what is left may well be nothing but missing files.
     galaxies = sum(plan.snippet(number).size for number in missing)
+    if seen:
+        max_failure_fraction = 1
     _open(_spread_over_rest(plan, output, missing, galaxies), root, max_failure_fraction)
 
 
@@ -95,6 +100,6 @@ def _open(locations: Iterator[str], root: str, max_failure_fraction: float) -> P
         print(f"warning: none of {tried} images can be opened, first: {reason}", file=sys.stderr)
         return found
     raise UserError(
-        f"none of {tried} images spread over the catalogue can be opened (first: {reason}): "
+        f"none of {tried} images spread over what is to be predicted can be opened (first: {reason}): "
         "check --image_root, or give --max_failure_fraction 1 to go on all the same"
     )

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_zoo import output as outputs
 from beam_zoo import parts
-from beam_zoo.errors import UserError
+from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.progress import Progress
 from beam_zoo.records import PartRef, Snippet
 from beam_zoo.retry import to_retry
@@ -111,7 +111,8 @@ def build_tables(run: Run, flags: list[str]) -> list[dict[str, Any]]:
         The reports of all table parts.
 
     Raises:
-        UserError: snippets are missing, or other jobs keep changing the output.
+        UserError: snippets are missing.
+        RunFailed: other jobs keep changing the output.
     """
     # Another job on the same output may have written parts, or tables of fewer parts, in the meantime.
     for _ in range(ROUNDS):
@@ -121,7 +122,7 @@ def build_tables(run: Run, flags: list[str]) -> list[dict[str, Any]]:
         if not to_build:
             return [report for report in found.values() if report is not None]
         _tables_here(run, to_build, flags)
-    raise UserError(f"other jobs keep changing {run.output}: run the same command again when they have ended")
+    raise RunFailed(f"other jobs keep changing {run.output}: run the same command again when they have ended")
 
 
 def _by_table_part(run: Run) -> Stored:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
-from beam_zoo.errors import UserError, known_error
+from beam_zoo.errors import RunFailed, known_error
 
 MULTI_PROCESSING = "multi_processing"
 
@@ -26,7 +26,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         flags: Beam's options.
 
     Raises:
-        UserError: a worker process died.
+        RunFailed: a worker process died.
     """
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -49,7 +49,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             pipeline.run().wait_until_finish()
         except Exception as error:
             if deaths and known_error(error) is None:
-                raise UserError(f"{deaths[0]}: the same command goes on with what is left to do") from error
+                raise RunFailed(f"{deaths[0]}: the same command goes on with what is left to do") from error
             raise
 
 

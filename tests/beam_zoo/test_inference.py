@@ -41,6 +41,36 @@ def test_out_of_memory_halves_the_batch(predict, few, trees, monkeypatch):
     assert "going on with 4 images at a time" in said[1]
 
 
+def test_out_of_memory_in_the_head(predict, few, trees, monkeypatch):
+    """Many passes take more memory than the encoder: galaxies are halved there."""
+    whole = predict(few, trees, "--passes", 3)
+    real = inference.MemberModel._after_dropout
+    sizes = []
+
+    def head(model, x):
+        sizes.append(len(x))
+        if len(x) > 3:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(model, x)
+
+    monkeypatch.setattr(inference.MemberModel, "_after_dropout", head)
+    result = predict(few, trees, "--passes", 3, "--batch_size", 16)
+    assert result.code == 0, result.err
+    assert sizes[:3] == [16, 8, 4] and "going on with 2 galaxies at a time" in result.err
+    oracle.assert_same_samples(result.table("samples"), whole.table("samples"))
+
+
+def test_a_member_that_does_not_fit_says_so(predict, few, trees, monkeypatch):
+    def to(model, device):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    result = predict(few, trees, "--passes", 1)
+    assert result.code == 2
+    last = result.err.splitlines()[-1]
+    assert last in [f"error: member {n} does not fit into the memory of the device" for n in "ab"]
+
+
 def test_one_image_that_does_not_fit_says_so(predict, few, trees, monkeypatch):
     SmallDevice(monkeypatch, 0)
     result = predict(few, trees, "--passes", 1)

@@ -46,6 +46,13 @@ def test_what_is_left_is_listed(predict, few, trees, capfd):
     assert not (first.output / "friendly").exists() and not (first.output / "manifest.json").exists()
 
 
+def test_old_tables_are_not_complete_without_their_samples(predict, few, trees):
+    done = predict(few, trees, *OPTIONS)
+    (done.output / "samples" / "part-0000003.parquet").unlink()
+    assert finish.main([str(done.output)]) == 1
+    assert not (done.output / "manifest.json").exists()
+
+
 def test_failures_that_may_pass_do_not_stop_it(predict, trees, tmp_path, capfd):
     """A task never applies the fraction of failures; finish does, and lists what may pass."""
     galaxies.simulated(tmp_path / "sky", 8)

@@ -146,6 +146,7 @@ def test_a_killed_worker_process(sky, members, uninterrupted, tmp_path):
     finally:
         if process.poll() is None:
             kill(process)
+    assert process.returncode == 1
     before = stored(output)
     assert before >= 10
     subprocess.run(command(sky, members, output), check=True, capture_output=True)

@@ -107,6 +107,21 @@ def test_an_unmounted_disk_on_resume(predict, sky, trees, tmp_path):
     assert third.code == 0 and len(third.table("failures")) == 0
 
 
+def test_the_rest_is_nothing_but_missing_files(predict, sky, trees):
+    """A run that was stopped before its last snippets, of which no image is there, ends as one that was not."""
+    for number in range(8, 12):
+        (sky.parent / "images" / f"{number:04d}.jpg").unlink()
+    options = [*OPTIONS, "--max_failure_fraction", 0.5]
+    whole = predict(sky, trees, *options)
+    assert whole.code == 0, whole.err
+    first = predict(sky, trees, *options, "--snippets", "0:2")
+    second = predict(sky, trees, *options, output=first.output)
+    assert second.code == 0, second.err
+    assert "warning: none of 4 images" in second.err
+    pd.testing.assert_frame_equal(second.table("advanced"), whole.table("advanced"))
+    pd.testing.assert_frame_equal(second.table("failures"), whole.table("failures"))
+
+
 def test_other_images_under_another_root(predict, sky, trees, tmp_path):
     """The same names, other pictures: refused. The same pictures elsewhere: fine."""
     first = predict(sky, trees, *OPTIONS, "--snippets", "0:1")
