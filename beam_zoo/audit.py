@@ -176,6 +176,7 @@ def elements(plan: Plan, output: str, manifest: dict[str, Any], findings: Findin
         manifest: its manifest.
         findings: takes what is wrong with the folders: names that are not the program's, or not of this plan.
     """
+    strangers(output, findings)
     names: dict[int, dict[str, tuple[str, ...]]] = {n: {} for n in range(plan.table_parts)}
     for folder in folders(plan):
         for number, found in files_in(plan, output, folder, findings).items():
@@ -187,6 +188,16 @@ def elements(plan: Plan, output: str, manifest: dict[str, Any], findings: Findin
     entries = [e for key in ("tables", "parts") for e in entries_of(manifest, key, MANIFEST, findings)]
     claims = claims_of(entries, lambda path: table_part_of(plan, path), findings)
     return [PlanRows(), *(TablePart(n, names[n], claims.get(n, {})) for n in names)]
+
+
+def strangers(output: str, findings: Findings) -> None:
+    """Names in the output's folder itself that this program does not write."""
+    ours = {*TABLES, parts.SAMPLES, parts.REPRESENTATIONS, MANIFEST}
+    strange = [name for name in listing(output, "") if name not in ours]
+    for name in strange[:FEW]:
+        findings.add(name, "does not belong there")
+    if len(strange) > FEW:
+        findings.add(".", f"... and {len(strange) - FEW:,} more like this")
 
 
 def files_in(plan: Plan, output: str, folder: str, findings: Findings) -> dict[int, tuple[str, ...]]:

@@ -1,6 +1,8 @@
 """The audit of stored parts: every galaxy of a table part once, with the samples that the plan asks for."""
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +21,7 @@ BOUNDS = (1.0, 101.0)
 """Concentrations that a head of zoobot can give."""
 SLACK = 1e-3
 SUM = 1e-5
+_METADATA = b"beam_zoo"
 
 
 @dataclasses.dataclass
@@ -141,6 +144,22 @@ class PartChecks:
             if claim.get(key) != value:
                 self._findings.add(file, f"{key}: manifest.json says {claim.get(key)!r}, found {value!r}")
 
+    def _metadata(self, file: str, part: parts.Part, ids: list[str]) -> None:
+        """What a part's metadata says of its name and of its galaxies, but for what makes it believable."""
+        said = json.loads(part.table.schema.metadata[_METADATA])
+        attempt = parts.attempt_of(os.path.basename(file))
+        if said.get("attempt") != attempt:
+            self._findings.add(
+                file, f"its metadata says attempt {said.get('attempt')!r}, and its name {attempt}"
+            )
+        chosen = "\0".join(ids[offset] for offset in part.offsets.tolist())
+        digest = hashlib.sha256(chosen.encode()).hexdigest()
+        if said.get("galaxies") != digest:
+            self._findings.add(
+                file,
+                f"its metadata has SHA-256 {said.get('galaxies')!r} of its galaxies, which have {digest!r}",
+            )
+
     def _galaxies(self, file: str, part: parts.Part, snippet: Snippet, found: Found) -> np.ndarray:
         """Take a part's galaxies into what was found.
 
@@ -149,6 +168,7 @@ class PartChecks:
         """
         ids = self._ids(snippet)
         findings, added = self._findings, "_" in os.path.basename(file)
+        self._metadata(file, part, ids)
         offsets = part.offsets.tolist()
         if offsets != sorted(set(offsets)):
             findings.add(file, "its galaxies are not in the order of the catalogue, or one is there twice")
@@ -207,7 +227,7 @@ class PartChecks:
         if column.null_count or len(values) != len(column) * column.type.list_size:
             self._findings.add(file, f"feature is null for {column.null_count} galaxies")
             return
-        bad = ~np.isfinite(values.reshape(len(column), -1))
+        bad = ~np.isfinite(values.reshape(len(column), column.type.list_size))
         names = [f"feature[{i}]" for i in range(bad.shape[1])]
         ids = table.column(ID).to_pylist()
         self._findings.cells(file, bad, ids, names, values.reshape(bad.shape), "and must be finite")
@@ -231,7 +251,8 @@ class PartChecks:
         """Samples, shape (galaxy, sample, output): finite, and what the members' kind can give."""
         plan = self._plan
         columns = [part.table.column(name).to_numpy() for name in plan.outputs]
-        values = np.stack(columns, axis=1).reshape(len(part.offsets), -1, len(columns))
+        samples = len(plan.members) * plan.passes
+        values = np.stack(columns, axis=1).reshape(len(part.offsets), samples, len(columns))
         values = values.astype(np.float32, copy=False)
         ids = part.table.column(ID).to_pylist()
         flat = values.reshape(-1, len(columns))

@@ -15,8 +15,19 @@ from beam_zoo.members import to_json
 from beam_zoo.output import MANIFEST
 from beam_zoo.parts import REPRESENTATIONS
 from beam_zoo.plan import FOLDER, Plan
+from beam_zoo.plan_rows import CarriedDigest, rows_file
 
 ROWS = f"{FOLDER}/rows"
+_BATCH = 16_384
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "versions": dict,
+    "start": str,
+    "end": str,
+    "beam_options": list,
+}
+"""What every manifest has, and nothing else in the output tells."""
+_OF_RUNS: dict[str, type | tuple[type, ...]] = {**_KINDS, "galaxies_per_second": (int, float)}
+_OF_AGGREGATES: dict[str, type | tuple[type, ...]] = {**_KINDS, "options": dict}
 ROWS_FOUND = {"rows_predicted": "predicted", "rows_failed": "failed"}
 
 
@@ -30,6 +41,7 @@ def check_rows(plan: Plan, output: str, findings: Findings) -> None:
     """
     for folder in [ROWS, *([os.path.relpath(plan.carried_folder(output), output)] if plan.carried else [])]:
         _check_cut(plan, output, folder, findings)
+    _check_carried(plan, output, findings)
     _check_staged(plan, output, findings)
     names = set(listing(output, ROWS))
     files = [f"{part:06d}.parquet" for part in range(plan.table_parts)]
@@ -79,6 +91,29 @@ def _check_cut(plan: Plan, output: str, folder: str, findings: Findings) -> None
             )
 
 
+def _check_carried(plan: Plan, output: str, findings: Findings) -> None:
+    """The values of the carried columns, streaming: their digest is that of plan.json."""
+    if not plan.carried:
+        return
+    folder = os.path.relpath(plan.carried_folder(output), output)
+    digest = CarriedDigest(plan.carried, plan.snippet_size)
+    try:
+        for part in range(plan.table_parts):
+            with pq.ParquetFile(rows_file(plan.carried_folder(output), part)) as file:
+                for batch in file.iter_batches(_BATCH):
+                    digest.add(batch)
+        found = digest.finish()
+    except Exception as error:
+        text = one_line(error, 200).replace(output + os.sep, "")
+        findings.add(folder, f"carried columns cannot be read ({text})")
+        return
+    if found != plan.carried_digest:
+        findings.add(
+            folder,
+            f"carried columns have SHA-256 {found[:12]}..., and plan.json says {plan.carried_digest[:12]}...",
+        )
+
+
 def _check_staged(plan: Plan, output: str, findings: Findings) -> None:
     """Checkpoints of the hub lie below the plan; others are not part of the output."""
     for member in plan.members:
@@ -93,6 +128,47 @@ def _check_staged(plan: Plan, output: str, findings: Findings) -> None:
             continue
         if found != member.sha256:
             findings.add(member.path, f"is not the checkpoint of member {member.name}: SHA-256 {found}")
+
+
+def check_usable(plan: Plan) -> None:
+    """Whether a plan can be followed: what a damaged plan.json lacks would show when the plan is used.
+
+    Args:
+        plan: as it was read.
+
+    Raises:
+        Exception: of any kind, if it cannot.
+    """
+    for name in ("rows", "snippet_size", "passes", "first_pass", "seed"):
+        value, least = getattr(plan, name), int(name != "first_pass")
+        if not isinstance(value, int) or isinstance(value, bool) or (name != "seed" and value < least):
+            raise ValueError(f"{name} is {one_line(repr(value), 80)}")
+    if not all(isinstance(name, str) for name in (*plan.carried, plan.carried_digest)):
+        raise TypeError("carried columns or their digest are no texts")
+    if plan.command not in ("predict", "represent"):
+        raise ValueError(f"command is {one_line(repr(plan.command), 80)}")
+    if not isinstance(plan.catalogue["sha256"], str):
+        raise TypeError("the catalogue's sha256 is no text")
+    if not (plan.table_parts and plan.kind and plan.fingerprint and plan.tables_fingerprint):
+        raise ValueError("it lacks what a run is made of")
+
+
+def check_keys(manifest: dict[str, Any], findings: Findings) -> None:
+    """What a manifest must have, and nothing else in the output tells.
+
+    Args:
+        manifest: the output's manifest.
+        findings: takes what is missing, or of another kind.
+    """
+    kinds = _OF_AGGREGATES if "sources" in manifest else _OF_RUNS
+    if kinds is _OF_RUNS and ("options" in manifest or "device" in manifest):  # `finish` writes neither
+        kinds = {**kinds, "options": dict, "device": str}
+    for name, kind in kinds.items():
+        value = manifest.get(name)
+        if name not in manifest:
+            findings.add(MANIFEST, f"{name} is missing")
+        elif not isinstance(value, kind) or isinstance(value, bool):
+            findings.add(MANIFEST, f"{name} is {one_line(repr(value), 80)}")
 
 
 def check_manifest(plan: Plan, manifest: dict[str, Any], findings: Findings) -> None:
@@ -115,6 +191,7 @@ def check_manifest(plan: Plan, manifest: dict[str, Any], findings: Findings) -> 
             findings.add(MANIFEST, f"{name} is {manifest.get(name)!r}, and the plan says {value!r}")
     check_members([to_json(member) for member in plan.members], manifest.get("members"), findings)
     check_counts(manifest, "rows_reused", plan.rows, findings)
+    check_keys(manifest, findings)
 
 
 def check_counts(manifest: dict[str, Any], some: str, rows: int, findings: Findings) -> None:

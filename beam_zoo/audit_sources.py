@@ -20,9 +20,10 @@ from beam_zoo.audit import (
     files_in,
     listing,
     number_of_table,
+    strangers,
     table_part_of,
 )
-from beam_zoo.audit_plan import ROWS_FOUND, check_counts, check_members
+from beam_zoo.audit_plan import ROWS_FOUND, check_counts, check_keys, check_members, check_usable
 from beam_zoo.audit_run import RunChecks
 from beam_zoo.audit_tables import Gathered, Summaries, TableChecks, check_files
 from beam_zoo.catalogue import ID
@@ -83,6 +84,7 @@ def follow(output: str, manifest: dict[str, Any], work: str, findings: Findings)
     Raises:
         StorageFull: the working folder's disk is full.
     """
+    strangers(output, findings)
     whole = _are_of(_KINDS, manifest, "", findings)
     entries = manifest["sources"] if isinstance(manifest.get("sources"), list) else []
     if whole and not entries:
@@ -135,6 +137,7 @@ def _open(number: int, entry: Any, findings: Findings) -> tuple[Plan, str] | Non
         return None
     try:
         ((plan, folder),) = open_runs([path])
+        check_usable(plan)
         fingerprint = plan.fingerprint
     except UserError as error:
         findings.add(path, f"{who} cannot be read: {_text(error)}")
@@ -196,6 +199,7 @@ def _elements_of(
 
 def _check_manifest(manifest: dict[str, Any], opened: Reopened | None, findings: Findings) -> None:
     """What can be said of the manifest without reading tables."""
+    check_keys(manifest, findings)
     said: dict[str, Any] = {"command": "aggregate"}
     rows = manifest.get("rows_in")
     if opened is not None:

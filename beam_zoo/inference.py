@@ -196,8 +196,8 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         Raises:
             UserError: no usable GPU, or other bytes than at planning.
         """
-        member, run = self._member, self._run
-        set_up_torch(run)
+        member = self._member
+        run = dataclasses.replace(self._run, device=set_up_torch(self._run))
         path = run.checkpoint_path(member)
         data = checkpoints.read_file(path)
         if (found := checkpoints.sha256(data)) != member.sha256:
@@ -263,16 +263,17 @@ def features_of(model: MemberModel) -> int:
     return int(model.encode(blank).shape[-1])
 
 
-def set_up_torch(run: Run) -> None:
-    """Make this process compute in the plan's precision, on the run's device.
+def set_up_torch(run: Run) -> str:
+    """Make this process compute in the plan's precision; the device that it computes on, `cpu` or `cuda`.
 
     Raises:
         UserError: the device cannot be used.
     """
-    usable_device(run.device, run.plan.precision)
+    device = usable_device(run.device, run.plan.precision)
     tf32 = run.plan.precision == "tf32"
     # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
     if run.threads is not None:
         torch.set_num_threads(run.threads)
+    return device

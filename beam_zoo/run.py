@@ -16,7 +16,7 @@ class Run:
         output: folder of the output, absolute.
         image_root: where relative image paths start.
         batch_size: galaxies that go through the members together, and images of one forward pass.
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda`; on a cluster also `auto`, which a worker makes one of them.
         threads: torch's threads of a worker process, or None for torch's own choice.
         progress: folder of the workers' progress files, or None.
     """

@@ -214,11 +214,12 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
 
 def _read_plan(output: str, findings: Any) -> "Plan | None":
     from beam_zoo import plan as plans
+    from beam_zoo.audit_plan import check_usable
 
     try:
         plan = plans.read(output)
-        # What a damaged plan.json lacks shows when the plan is used.
-        assert plan is not None and plan.tables_fingerprint
+        assert plan is not None
+        check_usable(plan)
     except Exception as error:
         findings.add(f"{plans.FOLDER}/plan.json", f"cannot be read ({type(error).__name__}: {error})")
         return None

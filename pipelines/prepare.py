@@ -22,7 +22,7 @@ from beam_zoo.tables import column_names
 from beam_zoo.versions import changes, versions
 from pipelines.options import Options, models_of
 from pipelines.probe import probe_new, probe_rest
-from runners import direct
+from runners import beam_options, direct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,9 @@ def prepare(command: str, options: Options) -> Prepared:
     outputs.check(output, overwrite=options.overwrite)
     if options.snippets and options.overwrite:
         raise UserError("--overwrite and --snippets do not go together: it would remove other tasks' samples")
-    device = usable_device(options.device, options.precision)
+    # On a cluster only a worker can know its device, and says so before its first image.
+    here = beam_options.runner_name(options.beam) == beam_options.DIRECT
+    device = usable_device(options.device, options.precision) if here else options.device
     old = None if options.overwrite else plans.read(output)
     specs = [member_files.read_member(path) for path in models_of(options.models)]
     _check_names(specs)

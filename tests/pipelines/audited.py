@@ -49,6 +49,20 @@ def trees(folder: Path) -> Path:
     return folder / "out"
 
 
+def failed_whole(folder: Path, main: Callable, *members: Path, back: tuple[str, ...] = ()) -> Path:
+    """12 galaxies, of which the second snippet's images are missing; then some come back, and the same command runs."""
+    catalogue = sky(folder, 12)
+    images = folder / "sky" / "images"
+    for number in range(SNIPPET, 2 * SNIPPET):
+        (images / f"{number:04d}.jpg").rename(folder / f"{number:04d}.jpg")
+    options = ["--carry", "ra", "--max_failure_fraction", 1]
+    run(main, catalogue, list(members), folder / "out", *options)
+    for name in back:
+        (folder / f"{name}.jpg").rename(images / f"{name}.jpg")
+        run(main, catalogue, list(members), folder / "out", *options)
+    return folder / "out"
+
+
 def finetuned(folder: Path, cls: str, passes: int, **settings: object) -> Path:
     """10 galaxies through one fine-tuned member."""
     given = {"num_classes": 3} if cls.endswith("Classifier") else {}
@@ -128,9 +142,14 @@ def cell(output: Path, name: str, row: int, column: str, value: object) -> None:
 
 def failures_of(output: Path, name: str, edit: Callable[[list], list]) -> None:
     """Change the failures in a part's metadata, with a checksum that fits."""
+    metadata_of(output, name, lambda content: content.update(failures=edit(content["failures"])))
+
+
+def metadata_of(output: Path, name: str, edit: Callable[[dict], None]) -> None:
+    """Change a part's metadata, with a checksum that fits."""
     table = pq.read_table(output / name)
     content = json.loads(table.schema.metadata[b"beam_zoo"])
-    content["failures"] = edit(content["failures"])
+    edit(content)
     text = json.dumps(content).encode()
     digest = hashlib.sha256(text).hexdigest()
     write(output / name, table.replace_schema_metadata({"beam_zoo": text, "beam_zoo_sha256": digest}))

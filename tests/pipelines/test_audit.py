@@ -12,8 +12,10 @@ import pytest
 
 import beam_zoo
 from beam_zoo.audit import LINES, Findings
-from pipelines import audit, predict
+from pipelines import audit, predict, represent
+from tests import checkpoints
 from tests.pipelines import audited as a
+from tests.pipelines.unions import aggregate
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,31 @@ def test_representations(encoders, capfd):
     code, lines = a.audited(encoders, capfd)
     assert code == 0, lines
     assert "10 rows of the plan = 9 predicted + 1 failed; 8 parts with 18 rows of features" in lines[0]
+
+
+@pytest.mark.parametrize("back", [(), ("0005",), ("0005", "0006")])
+def test_a_snippet_that_failed_whole(tmp_path, capfd, back):
+    """Its first part has no galaxies, and is as it should be: of a run, and of an aggregate of it."""
+    path = checkpoints.finetuned("FinetuneableZoobotRegressor", tmp_path / "m.ckpt")
+    settings = {"zoobot_class": "FinetuneableZoobotRegressor", "encoder": "test_resnet", "value_name": "size"}
+    member = checkpoints.member(tmp_path / "m.yaml", path, **settings)
+    output = a.failed_whole(tmp_path, predict.main, member, back=back)
+    code, lines = a.audited(output, capfd)
+    assert code == 0, lines
+    assert f"12 rows of the plan = {8 + len(back)} predicted + {4 - len(back)} failed" in lines[0]
+    united = aggregate(tmp_path / "united", output, options=("--max_failure_fraction", 1))
+    assert united.code == 0, united.err
+    code, lines = a.audited(united.output, capfd)
+    assert code == 0, lines
+    assert f"{8 + len(back)} predicted + {4 - len(back)} failed" in lines[0]
+
+
+@pytest.mark.parametrize("back", [(), ("0005",)])
+def test_representations_of_a_snippet_that_failed_whole(tmp_path, capfd, back):
+    path = checkpoints.zoobot_encoder(tmp_path / "m.ckpt")
+    member = checkpoints.member(tmp_path / "m.yaml", path, **a.ENCODER)
+    code, lines = a.audited(a.failed_whole(tmp_path, represent.main, member, back=back), capfd)
+    assert code == 0, lines
 
 
 M, N = (f"representations/{name}/part-0000001.parquet" for name in "mn")

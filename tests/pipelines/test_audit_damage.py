@@ -115,6 +115,28 @@ def plan_json(output):
     path.write_text(json.dumps(content))
 
 
+def plan_values(output, **values):
+    path = output / "_plan" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def carried_everywhere(output):
+    """Another carried text in the plan and in both tables."""
+    (folder,) = (output / "_plan").glob("carried-*")
+    path = folder / "000001.parquet"
+    with pq.ParquetFile(path) as file:
+        groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
+    where = groups[0].column_names.index("note")
+    notes = groups[0].column("note").to_pylist()
+    changed = pa.array([notes[0], "another", *notes[2:]], groups[0].schema.field("note").type)
+    groups[0] = groups[0].set_column(where, groups[0].schema.field("note"), changed)
+    with pq.ParquetWriter(path, groups[0].schema) as file:
+        for group in groups:
+            file.write_table(group)
+    for name in (FRIENDLY, ADVANCED):
+        a.cell(output, name, 1, "note", "another")
+
+
 def other_part(output):
     shutil.copy(output.parents[0] / "other-part", output / PART)
 
@@ -369,6 +391,44 @@ DAMAGE = {
         "_plan/plan.json",
         "cannot be read",
     ),
+    "a plan of rows that are no number": (
+        lambda o: plan_values(o, rows="x"),
+        "_plan/plan.json",
+        "rows is 'x'",
+    ),
+    "a plan of empty snippets": (
+        lambda o: plan_values(o, snippet_size=0),
+        "_plan/plan.json",
+        "snippet_size is 0",
+    ),
+    "a plan without members": (lambda o: plan_values(o, members=[]), "_plan/plan.json", "cannot be read"),
+    "a carried text in plan and tables": (
+        carried_everywhere,
+        "_plan/carried-",
+        "carried columns have SHA-256",
+    ),
+    "galaxies in a part's metadata": (
+        lambda o: a.metadata_of(o, PART, lambda m: m.update(galaxies=64 * "a")),
+        PART,
+        "of its galaxies, which have",
+    ),
+    "another attempt in a part's metadata": (
+        lambda o: a.metadata_of(o, ADDED, lambda m: m.update(attempt=2)),
+        ADDED,
+        "its metadata says attempt 2, and its name 1",
+    ),
+    "an unknown folder": (lambda o: (o / "notes").mkdir(), "notes", "does not belong there"),
+    "no versions": (
+        lambda o: a.manifest(o, lambda m: m.pop("versions")),
+        "manifest.json",
+        "versions is missing",
+    ),
+    "no start": (lambda o: a.manifest(o, lambda m: m.pop("start")), "manifest.json", "start is missing"),
+    "a speed that is a text": (
+        lambda o: count(o, galaxies_per_second="fast"),
+        "manifest.json",
+        "galaxies_per_second is 'fast'",
+    ),
     "a file of the plan's rows": (
         lambda o: (o / "_plan" / "rows" / "000002.parquet").unlink(),
         "_plan/rows",
@@ -405,6 +465,7 @@ def test_damage(healthy, tmp_path, capfd, name):
         code, lines = a.audited(output, capfd)
         text = "\n".join(lines)
         assert code == 1, text
-        assert any(line.startswith(f"{file}: ") and said in line for line in lines), text
+        start = file if file.endswith("-") else f"{file}: "  # a folder that is named by what it holds
+        assert any(line.startswith(start) and said in line for line in lines), text
         assert len(lines) < 25
         assert not fitting or "sha256: manifest.json says" not in text

@@ -172,7 +172,9 @@ def test_damaged_rows_of_the_plan(predict, sky, trees, damage):
     assert second.code == 2 and "is damaged" in second.err.splitlines()[-1]
 
 
-def test_snippets_on_a_cluster_build_no_tables(predict, sky, trees, monkeypatch):
+@pytest.fixture
+def cluster(monkeypatch):
+    """Another runner than the local one, as far as this program knows."""
     import apache_beam as beam
 
     class Here(beam.Pipeline):
@@ -183,6 +185,18 @@ def test_snippets_on_a_cluster_build_no_tables(predict, sky, trees, monkeypatch)
 
     monkeypatch.setattr(execution.beam, "Pipeline", Here)
     monkeypatch.setattr(execution.beam_options, "runner_name", lambda flags: "FlinkRunner")
+
+
+def test_a_workers_device_is_its_own(predict, sky, trees, cluster):
+    """The submitting machine need not have a GPU; a worker without one says so before its first image."""
+    asked = predict(sky, trees, *OPTIONS, "--device", "cuda")
+    assert asked.code == 2
+    assert asked.err.splitlines()[-1].startswith("error: --device=cuda, but this machine has no usable GPU")
+    assert (asked.output / "_plan").exists() and not (asked.output / "samples").exists()
+    assert predict(sky, trees, *OPTIONS, "--device", "auto").code == 0
+
+
+def test_snippets_on_a_cluster_build_no_tables(predict, sky, trees, cluster):
     result = predict(sky, trees, *OPTIONS, "--snippets", "1:2")
     assert result.code == 0, result.err
     assert [p.name for p in (result.output / "samples").iterdir()] == ["part-0000001.parquet"]
@@ -281,6 +295,7 @@ def test_worker_processes_are_quiet(sky, trees, tmp_path):
 
 def test_three_jobs_finish_one_output(predict, sky, trees):
     """All of them build the tables of the same samples at the same time, again and again."""
+    from beam_zoo.tables import remove_report
     from pipelines import finish
 
     first = predict(sky, trees, *OPTIONS)
@@ -289,7 +304,7 @@ def test_three_jobs_finish_one_output(predict, sky, trees):
 
     def again():
         for _ in range(4):
-            shutil.rmtree(first.output / "_tables", ignore_errors=True)
+            remove_report(str(first.output), 0)  # so that there is something to build
             codes.append(finish.finish(str(first.output), 0.05, []))
 
     threads = [threading.Thread(target=again) for _ in range(3)]
