@@ -10,11 +10,11 @@ from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path
-from beam_zoo.files import storage
 from beam_zoo.members import Member
 from beam_zoo.output import MANIFEST
 from beam_zoo.pieces import Stored
 from beam_zoo.plan import Plan
+from beam_zoo.positions import reserved
 from beam_zoo.records import PartRef
 from beam_zoo.sources import Source, Union
 
@@ -124,8 +124,7 @@ def find_incomplete(union: Union, stored: list[Stored], work: str) -> tuple[int,
     if len({source.plan.catalogue["sha256"] for source in union.sources}) == 1:
         return 0, None
     path = os.path.join(work, "runs.npy")
-    with storage(path):
-        runs = np.lib.format.open_memmap(path, "w+", np.uint64, (union.rows,))
+    runs = reserved(path, np.uint64, union.rows)
     for number, source in enumerate(union.sources):
         for rows in _stretches(source.plan.rows):
             runs[source.places.of(rows.start, rows.stop)] |= np.uint64(1 << number)

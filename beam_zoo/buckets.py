@@ -15,7 +15,7 @@ BUFFER = 128 * 2**20
 class Buckets:
     """Deals rows out to files `000000.arrow`, ... of a folder; all rows of a bucket keep their order.
 
-    Nothing here is durable, nor meant to be: what a killed command leaves is removed by the next.
+    Nothing here is durable, nor meant to be: it is in a command's own working folder.
 
     Args:
         folder: made if absent.

@@ -72,6 +72,26 @@ def unite(catalogues: list[tuple[Plan, str]], folder: str) -> tuple[list[Places]
     return [places[digest] for digest in digests], total
 
 
+def reserved(path: str, dtype: type[np.generic], rows: int) -> np.memmap:
+    """A new .npy file of zeros, mapped into memory, whose space on disk is its own: a write to it cannot fail.
+
+    Args:
+        path: the file.
+        dtype: of its values.
+        rows: how many there are.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: the file cannot be written.
+    """
+    with storage(path):
+        mapped: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, (rows,))
+        # Without this the file has holes, and the first touch of one on a full disk is a SIGBUS.
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return mapped
+
+
 def _path(folder: str, number: int) -> str:
     return os.path.join(folder, f"positions-{number}.npy")
 
@@ -99,11 +119,10 @@ def _deal_ids(catalogues: list[tuple[Plan, str]], folder: str) -> int:
 
 def _find_owners(catalogues: list[tuple[Plan, str]], folder: str, count: int) -> list[np.memmap]:
     """For every row the first (catalogue, row) that has its id, as one number; the first catalogue needs no map."""
-    with storage(folder):
-        maps = [np.zeros(0, np.int64)] + [
-            np.lib.format.open_memmap(_path(folder, number), "w+", np.int64, (catalogues[number][0].rows,))
-            for number in range(1, len(catalogues))
-        ]
+    maps = [np.zeros(0, np.int64)] + [
+        reserved(_path(folder, number), np.int64, catalogues[number][0].rows)
+        for number in range(1, len(catalogues))
+    ]
     ids = os.path.join(folder, "ids")
     for bucket in range(count):
         table = read_bucket(ids, bucket)

@@ -1,16 +1,20 @@
 """Carry out `export`: stored samples to HDF5, a table part at a time."""
 
 import contextlib
+import io
 import os
 import shutil
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import numpy as np
 
-from beam_zoo.errors import StorageFull, UserError, near_path, one_line
+from beam_zoo.errors import UserError, near_path, one_line
 from beam_zoo.files import storage, sync_file, sync_folder
 from beam_zoo.reopen import Reopened, reopen
 from pipelines.merge import complete_parts
@@ -79,27 +83,147 @@ def _write(opened: Reopened, temporary: str, path: str) -> int:
         raise UserError(
             f"members have different numbers of passes ({counts}): the file has room for one number"
         )
-    text = h5py.string_dtype("utf-8")
+    with storage(path), open(temporary, "w+b", buffering=0) as raw:
+        spared = _Spared(raw)
+        with _hdf5_errors(path):
+            return _datasets(opened, spared, (answers, members, passes))
+
+
+def _datasets(opened: Reopened, spared: "_Spared", shape: tuple[int, int, int]) -> int:
+    """The datasets, of galaxies of a shape (answer, model, pass); returns the number of galaxies."""
+    union, text = opened.union, h5py.string_dtype("utf-8")
+    answers, members, passes = shape
     count = 0
-    with _hdf5_errors(path), h5py.File(temporary, "w") as file:
-        shape = (answers, members, passes)
-        predictions = file.create_dataset(
-            "predictions", (0, *shape), np.float32, maxshape=(None, *shape), chunks=(GALAXIES_A_CHUNK, *shape)
-        )
-        ids = file.create_dataset("id_str", (0,), text, maxshape=(None,), chunks=(4096,))
-        file.create_dataset("label_cols", data=list(union.outputs), dtype=text)
-        file.create_dataset("members", data=[member.name for member in union.members], dtype=text)
+    with _held_back():
+        file = h5py.File(spared, "w")
+    try:
+        with _held_back():
+            predictions = file.create_dataset(
+                "predictions",
+                (0, *shape),
+                np.float32,
+                maxshape=(None, *shape),
+                chunks=(GALAXIES_A_CHUNK, *shape),
+            )
+            ids = file.create_dataset("id_str", (0,), text, maxshape=(None,), chunks=(4096,))
+            file.create_dataset("label_cols", data=list(union.outputs), dtype=text)
+            file.create_dataset("members", data=[member.name for member in union.members], dtype=text)
         for part in range(union.table_parts):
             names, samples = _predicted(opened, part)
             stop = count + len(names)
-            predictions.resize(stop, 0)
-            ids.resize(stop, 0)
-            if names:
-                by_member = samples.reshape(len(names), members, passes, answers)
-                predictions[count:stop] = by_member.transpose(0, 3, 1, 2)
-                ids[count:stop] = names
+            with _held_back():
+                predictions.resize(stop, 0)
+                ids.resize(stop, 0)
+                if names:
+                    by_member = samples.reshape(len(names), members, passes, answers)
+                    predictions[count:stop] = by_member.transpose(0, 3, 1, 2)
+                    ids[count:stop] = names
+            spared.check()
             count = stop
+    finally:
+        with _held_back():
+            file.close()
+    spared.check()
     return count
+
+
+class _Spared:
+    """A file for HDF5 that never fails, for HDF5 crashes the process where it cannot write when it closes a file.
+
+    From the first write that fails on, everything is kept in memory, until `check` tells of it.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._at = self._end = 0
+        self._kept: list[tuple[int, bytes]] = []
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what the disk refused, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place in the file, and return it."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The place in the file."""
+        return self._at
+
+    def write(self, data: Any) -> int:
+        """Write all the data, to disk or else to memory."""
+        view = memoryview(data).cast("B")
+        if self._error is None:
+            try:
+                done = 0
+                while done < len(view):
+                    done += os.pwrite(self._raw.fileno(), view[done:], self._at + done)
+            except OSError as error:
+                self._error = error
+        if self._error is not None:
+            self._kept.append((self._at, bytes(view)))
+        self._at += len(view)
+        self._end = max(self._end, self._at)
+        return len(view)
+
+    def read(self, size: int) -> bytes:
+        """As `readinto`; h5py knows by it that this is a file."""
+        buffer = bytearray(size)
+        self.readinto(buffer)
+        return bytes(buffer)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with what was written, or zeros."""
+        view = memoryview(buffer).cast("B")
+        start, stop, done = self._at, self._at + len(view), 0
+        view[:] = bytes(len(view))
+        try:
+            while data := os.pread(self._raw.fileno(), len(view) - done, start + done):
+                view[done : done + len(data)] = data
+                done += len(data)
+        except OSError as error:
+            self._error = self._error or error
+        for at, kept in self._kept:
+            first, last = max(start, at), min(stop, at + len(kept))
+            if first < last:
+                view[first - start : last - start] = kept[first - at : last - at]
+        self._at = stop
+        return len(view)
+
+    def truncate(self, size: int) -> int:
+        """Set the file's length."""
+        if self._error is None:
+            try:
+                os.ftruncate(self._raw.fileno(), size)
+            except OSError as error:
+                self._error = error
+        self._end = size
+        return size
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM act when HDF5 is done: their exceptions in `_Spared` would be failures to write."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda got, frame: held.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for got in held[:1]:
+            signal.raise_signal(got)
 
 
 def _predicted(opened: Reopened, part: int) -> tuple[list[str], np.ndarray]:
@@ -122,10 +246,10 @@ def _predicted(opened: Reopened, part: int) -> tuple[list[str], np.ndarray]:
 
 @contextlib.contextmanager
 def _hdf5_errors(path: str) -> Iterator[None]:
-    """HDF5 tells of a full disk in the text of its errors."""
+    """One line for what HDF5 cannot do; what the disk refuses is an OSError with a number, and passes."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if "errno = 28" in str(error) or "errno = 122" in str(error):
-            raise StorageFull(f"no space left for {path}: make room and run the same command again") from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"cannot write {path}: {one_line(error, 200)}") from None

@@ -2,11 +2,14 @@
 
 import contextlib
 import datetime
+import fcntl
+import json
 import os
 import re
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +36,8 @@ from runners import beam_options, direct
 
 MARK = "_aggregate.json"
 WORK = "_work"
+LEFT_AFTER = 24 * 3600
+"""Seconds after which a working folder that no command has locked is taken for one of a killed command."""
 MOST_RUNS = 64
 _TABLES = (FRIENDLY, ADVANCED, FAILURES)
 _PART = re.compile(r"part-\d+\.parquet")
@@ -63,7 +68,7 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
     for plan, folder in runs:
         if changed := changes(plan.versions, versions()):
             print(f"note: {folder} was predicted with other versions: {changed}", file=sys.stderr)
-    with _working(output) as work:
+    with _working(output, overwrite=values["overwrite"]) as work:
         union = unite(runs, members, passes, fields, values["incomplete"], plans.TABLE_ROWS, work)
         if union.incomplete == REFUSE:
             _refuse_incomplete(union, stored, work)
@@ -72,7 +77,7 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
         reports = [load_report(built, part) for part in range(union.table_parts)]
         read = unique_files([*files, *(file for report in reports for file in report["parts"])])
         manifest = _manifest(union, reports, read, begin, values, flags)
-        _publish(built, output, manifest)
+        _publish(built, output, manifest, overwrite=values["overwrite"])
     print(
         f"{manifest['rows_predicted']:,} of {union.rows:,} galaxies aggregated from {len(runs)} runs, "
         f"{manifest['rows_failed']:,} failed, in {time.time() - begin:.1f} s: {output}",
@@ -169,57 +174,138 @@ def _check_output(output: str, runs: Runs, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _working(output: str) -> Iterator[str]:
-    """An empty working folder in the output, which is marked as an aggregate's and left as it was after an error."""
-    work = os.path.join(output, WORK)
+def _working(output: str, *, overwrite: bool) -> Iterator[str]:
+    """An empty working folder of this command's own in the output, which is marked as an aggregate's.
+
+    The output is left as it was after an error. Other commands may work there at the same time.
+    """
+    work = os.path.join(output, WORK, uuid.uuid4().hex)
     with storage(output):
         os.makedirs(output, exist_ok=True)
-    write_json(os.path.join(output, MARK), {"command": "aggregate"})
-    with storage(output):
-        if not os.path.exists(os.path.join(output, outputs.MANIFEST)):
-            _remove_tables(output)  # of a command that was killed while it published
-        shutil.rmtree(work, ignore_errors=True)
-        os.makedirs(work)
+    _mark(output)
+    alive = None
     try:
+        with storage(output):
+            _make(work)
+            alive = _lock(work, wait=False)
+        _remove_left(output, overwrite=overwrite)
         yield work
     finally:
-        _clean(output)
+        if alive is not None:
+            os.close(alive)
+        _clean(output, work)
 
 
-def _clean(output: str) -> None:
-    """Remove the working folder, and the mark where there is nothing to mark."""
-    shutil.rmtree(os.path.join(output, WORK), ignore_errors=True)
-    if os.listdir(output) == [MARK]:
-        os.unlink(os.path.join(output, MARK))
-        os.rmdir(output)
+def _mark(output: str) -> None:
+    """Mark a folder as an aggregate's."""
+    path = os.path.join(output, MARK)
+    if not os.path.exists(path):
+        write_json(path, {"command": "aggregate"})
 
 
-def _publish(built: str, output: str, manifest: dict[str, Any]) -> None:
-    """Tables move to their place, and the manifest is written last of all."""
+def _make(folder: str) -> None:
+    """Make a folder, though another command that ends may just remove what it is in."""
+    for _ in range(9):
+        with contextlib.suppress(FileNotFoundError):
+            os.makedirs(folder)
+            return
+    os.makedirs(folder)
+
+
+def _lock(folder: str, *, wait: bool) -> int | None:
+    """Lock a folder until the handle is closed or the process dies; None if another has it, or nothing locks there."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _remove_left(output: str, *, overwrite: bool) -> None:
+    """Remove the working folders of commands that were killed: all with `overwrite`, or else those of the days before.
+
+    A command that runs has its folder locked. One on another machine may not be seen to, so nothing goes unasked that
+    is not old.
+    """
+    folder = os.path.join(output, WORK)
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):  # gone, or somebody else's
+            if not overwrite and time.time() - os.stat(path).st_mtime < LEFT_AFTER:
+                continue
+            handle = _lock(path, wait=False)
+            if handle is not None:
+                try:
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(handle)
+
+
+def _clean(output: str, work: str) -> None:
+    """Remove this command's working folder, and the mark where there is nothing to mark."""
+    shutil.rmtree(work, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other commands' folders stay, and what they are in
+        os.rmdir(os.path.dirname(work))
+    with contextlib.suppress(OSError):
+        if os.listdir(output) == [MARK]:
+            os.unlink(os.path.join(output, MARK))
+            os.rmdir(output)
+
+
+def _publish(built: str, output: str, manifest: dict[str, Any], *, overwrite: bool) -> None:
+    """Tables move to their place, and the manifest is written last of all.
+
+    Of two commands that come here at the same time one waits for the other, and then agrees with it or gives way. Even
+    where nothing locks, files are only replaced by whole ones, and what is removed is none of the new ones.
+    """
     with storage(output):
-        outputs.remove_manifest(output)
-        _remove_tables(output)
-        for table in _TABLES:
-            source, target = os.path.join(built, table), os.path.join(output, table)
-            os.makedirs(target, exist_ok=True)
-            for name in sorted(os.listdir(source)):
-                _move(os.path.join(source, name), os.path.join(target, name))
-            sync_folder(target)
-    write_json(os.path.join(output, outputs.MANIFEST), manifest)
+        handle = _lock(output, wait=True)
+    try:
+        if not overwrite:
+            _check_agreement(output, manifest)
+        _mark(output)  # a command that was refused meanwhile may have removed it
+        with storage(output):
+            outputs.remove_manifest(output)
+            for table in _TABLES:
+                source, target = os.path.join(built, table), os.path.join(output, table)
+                os.makedirs(target, exist_ok=True)
+                names = sorted(os.listdir(source))
+                for name in names:
+                    _move(os.path.join(source, name), os.path.join(target, name))
+                for name in set(os.listdir(target)) - set(names):
+                    if _PART.fullmatch(name):  # of earlier tables; somebody else's files stay
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(os.path.join(target, name))
+                sync_folder(target)
+        write_json(os.path.join(output, outputs.MANIFEST), manifest)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _check_agreement(output: str, manifest: dict[str, Any]) -> None:
+    """Refuse to replace what another command has published since this one began, unless the tables are the same."""
+    try:
+        with open(os.path.join(output, outputs.MANIFEST), encoding="utf-8") as file:
+            there = json.load(file)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        there = {}
+    if there.get("tables") != manifest["tables"]:
+        raise UserError(
+            f"another command has built an aggregate in {output} meanwhile: give --overwrite to replace it, "
+            "or another --output"
+        )
 
 
 def _move(source: str, target: str) -> None:
     os.replace(source, target)
-
-
-def _remove_tables(output: str) -> None:
-    for table in _TABLES:
-        folder = os.path.join(output, table)
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            if _PART.fullmatch(name):
-                os.unlink(os.path.join(folder, name))
-        with contextlib.suppress(OSError):  # somebody else's files stay, and so does their folder
-            os.rmdir(folder)
 
 
 def _manifest(

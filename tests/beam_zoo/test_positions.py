@@ -1,5 +1,7 @@
 """Joins on disk against plain Python: buckets, and the places of several catalogues' rows."""
 
+import errno
+import os
 import random
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import pytest
 
 from beam_zoo import positions
 from beam_zoo.buckets import Buckets, read_bucket
+from beam_zoo.errors import StorageFull
 
 
 @pytest.mark.parametrize("buffer", [1, 1000, 1 << 30])
@@ -69,3 +72,19 @@ def test_places_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
                 rows = place.rows_within(start, stop, len(ids))
                 assert [n for n, w in enumerate(where) if start <= w < stop] == list(rows)
     assert not list(tmp_path.glob("ids*"))
+
+
+def test_mapped_files_have_their_space(tmp_path, monkeypatch):
+    """A hole in a mapped file would be a SIGBUS on a full disk."""
+    path = tmp_path / "some.npy"
+    mapped = positions.reserved(str(path), np.int64, 100_000)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size > 800_000
+    assert mapped.shape == (100_000,) and not mapped.any()
+    assert positions.reserved(str(tmp_path / "none.npy"), np.uint64, 0).shape == (0,)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageFull, match="no space left"):
+        positions.reserved(str(path), np.int64, 100_000)

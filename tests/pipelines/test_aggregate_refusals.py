@@ -1,6 +1,7 @@
 """What `aggregate` refuses, and that nothing is published before all is well."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -100,7 +101,7 @@ def test_killed_and_run_again(whole, run_a, run_b, tmp_path, monkeypatch, moment
     expected = tables(aggregate(tmp_path / "uninterrupted", run_a, run_b).output)
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(merge, "_clean", lambda output: None)  # a kill tidies nothing up
+        patch.setattr(merge, "_clean", lambda output, work: None)  # a kill tidies nothing up
         move, write, moved = merge._move, merge.write_json, []
 
         def stop(*_):
@@ -120,8 +121,58 @@ def test_killed_and_run_again(whole, run_a, run_b, tmp_path, monkeypatch, moment
     assert not (output / "manifest.json").exists()
     assert (output / "_work").exists()
     again = aggregate(output, run_a, run_b)
-    assert_same(again, whole)
+    assert again.code == 0 and tables(output) == expected
+    assert len(list((output / "_work").iterdir())) == 1  # it might be of a command on another machine
+    assert_same(aggregate(output, run_a, run_b, options=("--overwrite",)), whole)
     assert tables(output) == expected
+
+
+def test_two_at_the_same_time(whole, run_a, run_b, tmp_path, monkeypatch):
+    """Another command begins and ends while one works: it takes nothing away, and they agree or one gives way."""
+    expected = tables(aggregate(tmp_path / "alone", run_a, run_b).output)
+    unique_files, results = merge.unique_files, []
+
+    def meanwhile(output, *sources, options=()):
+        def other(files):
+            with monkeypatch.context() as patch:
+                patch.setattr(merge, "unique_files", unique_files)
+                results.append(aggregate(output, *sources, options=options))
+            return unique_files(files)
+
+        monkeypatch.setattr(merge, "unique_files", other)
+
+    meanwhile(tmp_path / "same", run_a, run_b)
+    one = aggregate(tmp_path / "same", run_a, run_b)
+    assert_same(one, whole)
+    assert_same(results[-1], whole)
+    assert tables(one.output) == expected
+    for name in ("overwrite", "same"):
+        meanwhile(tmp_path / name, run_a, options=("--overwrite",))
+        assert_same(aggregate(tmp_path / name, run_a, run_b, options=("--overwrite",)), whole)
+        assert results[-1].code == 0 and tables(tmp_path / name) == expected
+    meanwhile(tmp_path / "other", run_a)
+    one = aggregate(tmp_path / "other", run_a, run_b)
+    assert one.code == 2 and "another command has built an aggregate" in one.err
+    assert_same(results[-1], run_a)
+    meanwhile(tmp_path / "refused", run_a, options=("--carry", "deg"))
+    assert_same(aggregate(tmp_path / "refused", run_a, run_b), whole)
+    assert results[-1].code == 2
+
+
+def test_left_working_folders(run_a, tmp_path):
+    work = tmp_path / "out" / "_work"
+    assert aggregate(tmp_path / "out", run_a).code == 0 and not work.exists()
+    for name in ("new", "old", "running"):
+        (work / name / "tables").mkdir(parents=True)
+    os.utime(work / "old", (0, 0))
+    running = merge._lock(str(work / "running"), wait=False)
+    with merge._working(str(tmp_path / "out"), overwrite=False) as own:
+        assert {p.name for p in work.iterdir()} == {"new", "running", os.path.basename(own)}
+    with merge._working(str(tmp_path / "out"), overwrite=True) as own:
+        assert {p.name for p in work.iterdir()} == {"running", os.path.basename(own)}
+    os.close(running)
+    assert aggregate(tmp_path / "out", run_a, options=("--overwrite",)).code == 0
+    assert not work.exists()
 
 
 def test_overwrite(whole, run_a, run_b, tmp_path):

@@ -1,8 +1,13 @@
 """The exported file is the predecessor's: zoobot's own functions read it, and come to our tables."""
 
 import contextlib
+import errno
 import io
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -10,6 +15,7 @@ import pandas as pd
 import pytest
 from zoobot.shared import load_predictions, schemas
 
+from beam_zoo import plan as plans
 from pipelines import export as command
 from pipelines import hdf5
 from tests import checkpoints, oracle
@@ -178,3 +184,49 @@ def test_mistakes(whole, represent, few, trees, tmp_path, monkeypatch):
     code, err = export(features, tmp_path / "x.hdf5")
     assert code == 2 and "an output of represent" in err
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3, 6])
+def test_a_disk_that_fills_up(whole, tmp_path, monkeypatch, writes):
+    pwrite, done = os.pwrite, []
+
+    def some(*arguments):
+        done.append(arguments)
+        if len(done) > writes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", some)
+    code, err = export(whole, tmp_path / "x.hdf5")
+    assert code == 4 and "no space left for" in err and len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk(whole, tmp_path):
+    """In a process of its own: HDF5 used to crash when it ended."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small filesystem can be mounted here")
+    try:
+        # With the small table parts that the output was made with.
+        program = f"import sys; from beam_zoo import plan; plan.TABLE_ROWS = {plans.TABLE_ROWS}\n"
+        program += "from pipelines import export; sys.exit(export.main())"
+        words = [sys.executable, "-c", program, str(whole), "--hdf5", str(tmp_path / "x.hdf5")]
+        done = subprocess.run(words, capture_output=True, text=True)
+        left = list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode == 4 and len(done.stderr.splitlines()) == 1, done
+    assert "no space left for" in done.stderr and not left
+
+
+def test_interrupted_while_hdf5_writes(whole, tmp_path, monkeypatch):
+    pwrite = os.pwrite
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", interrupted)
+    assert export(whole, tmp_path / "x.hdf5")[0] == 130
+    assert not list(tmp_path.iterdir())
