@@ -49,6 +49,7 @@ class Plan:
         carried: names of the columns carried into the tables.
         carried_digest: SHA-256 of their content, or an empty string.
         versions: of the libraries that the run began with.
+        table_rows_wanted: about how many rows a table part holds; kept, because the plan's files are cut so.
     """
 
     command: str
@@ -64,6 +65,7 @@ class Plan:
     carried: tuple[str, ...]
     carried_digest: str
     versions: dict[str, str | None]
+    table_rows_wanted: int = dataclasses.field(default_factory=lambda: TABLE_ROWS)
 
     @property
     def kind(self) -> str:
@@ -88,7 +90,7 @@ class Plan:
     @property
     def snippets_per_table(self) -> int:
         """Number of snippets in a table part."""
-        return max(1, TABLE_ROWS // self.snippet_size)
+        return max(1, self.table_rows_wanted // self.snippet_size)
 
     @property
     def table_parts(self) -> int:

@@ -216,6 +216,7 @@ def _plan(
         carried=carried,
         carried_digest=digest,
         versions=versions() if old is None else old.versions,
+        table_rows_wanted=plans.TABLE_ROWS if old is None else old.table_rows_wanted,
     )
 
 
