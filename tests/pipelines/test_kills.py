@@ -136,7 +136,10 @@ def test_a_killed_worker_process(sky, members, uninterrupted, tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     workers = subprocess.run(
-        ["pgrep", "-g", str(process.pid), "-f", "runners.worker"], capture_output=True, text=True, check=True
+        ["pgrep", "-g", str(process.pid), "-f", "^[^ ]*python[^ ]* -m runners.worker"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
     try:
