@@ -12,7 +12,6 @@ from beam_zoo.catalogue import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path
 from beam_zoo.members import Member
 from beam_zoo.output import MANIFEST
-from beam_zoo.pieces import Stored
 from beam_zoo.plan import Plan
 from beam_zoo.positions import reserved
 from beam_zoo.records import PartRef
@@ -111,7 +110,7 @@ def _one_type(name: str, found: list[tuple[pa.DataType, str]]) -> pa.DataType:
     return first
 
 
-def find_incomplete(union: Union, stored: list[Stored], work: str) -> tuple[int, int | None]:
+def find_incomplete(union: Union, stored: list[parts.Stored], work: str) -> tuple[int, int | None]:
     """How many galaxies lack samples though no run lists them as failed, and the row of the first.
 
     A galaxy lacks samples without having failed only where it is not in the catalogue of each run that has them.

@@ -1,8 +1,6 @@
 """The audit of stored parts: every galaxy of a table part once, with the samples that the plan asks for."""
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +19,6 @@ BOUNDS = (1.0, 101.0)
 """Concentrations that a head of zoobot can give."""
 SLACK = 1e-3
 SUM = 1e-5
-_METADATA = b"beam_zoo"
 
 
 @dataclasses.dataclass
@@ -146,14 +143,13 @@ class PartChecks:
 
     def _metadata(self, file: str, part: parts.Part, ids: list[str]) -> None:
         """What a part's metadata says of its name and of its galaxies, but for what makes it believable."""
-        said = json.loads(part.table.schema.metadata[_METADATA])
+        said = parts.read_metadata(part.table.schema)
         attempt = parts.attempt_of(os.path.basename(file))
         if said.get("attempt") != attempt:
             self._findings.add(
                 file, f"its metadata says attempt {said.get('attempt')!r}, and its name {attempt}"
             )
-        chosen = "\0".join(ids[offset] for offset in part.offsets.tolist())
-        digest = hashlib.sha256(chosen.encode()).hexdigest()
+        digest = parts.galaxies_digest([ids[offset] for offset in part.offsets.tolist()])
         if said.get("galaxies") != digest:
             self._findings.add(
                 file,

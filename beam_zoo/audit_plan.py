@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from beam_zoo.audit import Findings, listing
 from beam_zoo.catalogue import Catalogue
 from beam_zoo.check_rows import Checker
-from beam_zoo.checkpoints import read_file, sha256
 from beam_zoo.errors import UserError, one_line
+from beam_zoo.files import read_file, sha256
 from beam_zoo.members import to_json
 from beam_zoo.output import MANIFEST
 from beam_zoo.parts import REPRESENTATIONS

@@ -32,6 +32,7 @@ from beam_zoo.members import to_json
 from beam_zoo.output import MANIFEST
 from beam_zoo.plan import Plan
 from beam_zoo.reopen import Reopened, reopen
+from beam_zoo.sources import facts_of
 from beam_zoo.tables import Statistics
 
 _KINDS: dict[str, type] = {"sources": list, "carried": list, "incomplete": str, "rows_per_table_part": int}
@@ -153,15 +154,7 @@ def _open(number: int, entry: Any, findings: Findings) -> tuple[Plan, str] | Non
 
 
 def _check_source(number: int, entry: dict[str, Any], plan: Plan, findings: Findings) -> None:
-    said = {
-        "rows": plan.rows,
-        "members": [member.name for member in plan.members],
-        "passes": list(plan.pass_numbers),
-        "seed": plan.seed,
-        "precision": plan.precision,
-        "versions": plan.versions,
-    }
-    for name, value in said.items():
+    for name, value in facts_of(plan).items():
         if entry.get(name) != value:
             text = f"source {number + 1}: {name} is {entry.get(name)!r}, and its plan says {value!r}"
             findings.add(MANIFEST, text)

@@ -1,10 +1,8 @@
 """Load any Zoobot class safely: nothing in a checkpoint is executed unless its YAML says to trust it."""
 
 import contextlib
-import hashlib
 import inspect
 import io
-import os
 import re
 from typing import Any
 
@@ -14,32 +12,6 @@ from torch import nn
 from beam_zoo.errors import UserError, one_line
 
 Checkpoint = dict[str, Any]
-
-
-def read_file(path: str) -> bytes:
-    """All bytes of a local or remote file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        if "://" in path:
-            from apache_beam.io.filesystems import FileSystems
-
-            with FileSystems.open(path) as remote:
-                return remote.read()
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise OSError(0, "it is not a file")  # reading a named pipe would wait for ever
-        with open(path, "rb") as local:
-            return local.read()
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def parse(data: bytes, path: str, *, trust: bool) -> Checkpoint:

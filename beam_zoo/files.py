@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from beam_zoo.errors import StorageFull, UserError
+from beam_zoo.errors import StorageFull, UserError, one_line
 
 
 @contextlib.contextmanager
@@ -86,3 +87,29 @@ def sync_file(path: str) -> None:
 def sync_folder(folder: str) -> None:
     """Make names that were added to a folder durable."""
     sync_file(folder)
+
+
+def read_file(path: str) -> bytes:
+    """All bytes of a local or remote file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        if "://" in path:
+            from apache_beam.io.filesystems import FileSystems
+
+            with FileSystems.open(path) as remote:
+                return remote.read()
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(0, "it is not a file")  # reading a named pipe would wait for ever
+        with open(path, "rb") as local:
+            return local.read()
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -11,7 +11,7 @@ import torch
 from apache_beam.ml.inference.base import ModelHandler
 from torch import nn
 
-from beam_zoo import checkpoints, progress, randomness
+from beam_zoo import checkpoints, files, progress, randomness
 from beam_zoo.errors import UserError
 from beam_zoo.load import view_task
 from beam_zoo.members import Member
@@ -199,8 +199,8 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         member = self._member
         run = dataclasses.replace(self._run, device=set_up_torch(self._run))
         path = run.checkpoint_path(member)
-        data = checkpoints.read_file(path)
-        if (found := checkpoints.sha256(data)) != member.sha256:
+        data = files.read_file(path)
+        if (found := files.sha256(data)) != member.sha256:
             raise UserError(
                 f"member {member.name}: {path} has changed since the run was planned "
                 f"(SHA-256 {found[:12]}..., planned {member.sha256[:12]}...)"

@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 from beam_zoo import schema as schemas
-from beam_zoo import views
 from beam_zoo.errors import UserError, did_you_mean
 from beam_zoo.yaml_files import load_yaml
 
@@ -185,6 +184,8 @@ def _encoder(path: str, encoder: str | None) -> str | None:
 
 
 def _view(path: str, content: dict[str, Any]) -> dict[str, Any]:
+    from beam_zoo import views  # torchvision takes seconds to import: only where a YAML is read
+
     view = content["view"]
     if not isinstance(view, str | dict):
         raise UserError(

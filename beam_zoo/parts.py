@@ -22,6 +22,9 @@ from beam_zoo.files import publish
 from beam_zoo.plan import Plan
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 
+Stored = dict[int, list[PartRef]]
+"""Snippet number -> its stored parts, the added ones last."""
+
 SAMPLES = "samples"
 REPRESENTATIONS = "representations"
 _METADATA = b"beam_zoo"
@@ -41,7 +44,7 @@ def folders(plan: Plan) -> list[str]:
     return [SAMPLES]
 
 
-def stored_parts(plan: Plan, output: str) -> dict[int, list[PartRef]]:
+def stored_parts(plan: Plan, output: str) -> Stored:
     """Every snippet's stored parts, by listing the folders once.
 
     Returns:
@@ -57,13 +60,25 @@ def stored_parts(plan: Plan, output: str) -> dict[int, list[PartRef]]:
         except NotADirectoryError:
             raise UserError(f"{os.path.join(output, folder)} is a file, not a folder: move it away") from None
         names = found if names is None else names & found
-    parts: dict[int, list[PartRef]] = {}
+    parts: Stored = {}
     for name in names or ():
         if match := _NAME.fullmatch(name):
             parts.setdefault(int(match[1]), []).append(PartRef(int(match[1]), name))
     for refs in parts.values():
         refs.sort(key=lambda ref: attempt_of(ref.name))
     return parts
+
+
+def missing_ranges(stored: Stored, count: int) -> list[str]:
+    """The snippets of a run of `count` that are not stored, as slices `A:B`."""
+    missing = [number for number in range(count) if number not in stored]
+    ranges: list[list[int]] = []
+    for number in missing:
+        if ranges and ranges[-1][1] == number:
+            ranges[-1][1] = number + 1
+        else:
+            ranges.append([number, number + 1])
+    return [f"{first}:{last}" for first, last in ranges]
 
 
 def attempt_of(name: str) -> int:
@@ -112,8 +127,8 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
         "fingerprint": plan.fingerprint,
         "snippet": snippet.number,
         "attempt": snippet.attempt,
-        "failures": [dataclasses.astuple(failure) for failure in failures],
-        "galaxies": hashlib.sha256("\0".join(chosen.to_pylist()).encode()).hexdigest(),
+        "failures": [list(dataclasses.astuple(failure)) for failure in failures],
+        "galaxies": galaxies_digest(chosen.to_pylist()),
     }
     name = part_name(snippet.number, snippet.attempt)
     if plan.command == "represent":
@@ -129,12 +144,23 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
     return PartRef(snippet.number, name)
 
 
+def galaxies_digest(ids: list[str]) -> str:
+    """SHA-256 of the ids of a part's galaxies, in their order."""
+    return hashlib.sha256("\0".join(ids).encode()).hexdigest()
+
+
 def _with_metadata(table: pa.Table, metadata: dict[str, Any]) -> pa.Table:
     text = json.dumps(metadata).encode()
     return table.replace_schema_metadata({_METADATA: text, _DIGEST: hashlib.sha256(text).hexdigest()})
 
 
-def _metadata(schema: pa.Schema) -> dict[str, Any]:
+def read_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """What a part says of itself, as `write_parts` put it there.
+
+    Raises:
+        KeyError: it says nothing.
+        ValueError: it is damaged.
+    """
     found = schema.metadata or {}
     text = found[_METADATA]
     if hashlib.sha256(text).hexdigest() != found[_DIGEST].decode():
@@ -163,20 +189,13 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
         return
     for path in there:
         try:
-            found = _metadata(pq.read_schema(path))
-            same = (found["galaxies"], found["failures"]) == (
-                metadata["galaxies"],
-                _plain(metadata["failures"]),
-            )
+            found = read_metadata(pq.read_schema(path))
+            same = all(found[key] == metadata[key] for key in ("galaxies", "failures"))
         except Exception:
             same = False
         if not same:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-
-
-def _plain(failures: list[Any]) -> list[Any]:
-    return [list(failure) for failure in failures]
 
 
 def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
@@ -249,10 +268,8 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
     """
     path = os.path.join(output, folder, ref.name)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-        metadata = _metadata(table.schema)
+        table, file_digest = _read(path)
+        metadata = read_metadata(table.schema)
         columns = table.drop_columns(["feature"]) if plan.command == "represent" else table
         if not columns.schema.equals(_columns(plan, output)):
             raise ValueError("it has other columns")
@@ -273,7 +290,7 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         raise UserError(
             f"{path} has {table.num_rows} rows and should have {len(offsets) * per_galaxy}: delete it and run again"
         )
-    return Part(table, offsets, failures, hashlib.sha256(data).hexdigest())
+    return Part(table, offsets, failures, file_digest)
 
 
 def digest(output: str, folder: str, ref: PartRef) -> str:
@@ -284,12 +301,17 @@ def digest(output: str, folder: str, ref: PartRef) -> str:
     """
     path = os.path.join(output, folder, ref.name)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-        pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        return _read(path)[1]
     except Exception as error:
         raise _damaged(path, error) from None
-    return hashlib.sha256(data).hexdigest()
+
+
+def _read(path: str) -> tuple[pa.Table, str]:
+    """A file's table, with the checksums of its pages verified, and the file's SHA-256."""
+    with open(path, "rb") as file:
+        data = file.read()
+    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+    return table, hashlib.sha256(data).hexdigest()
 
 
 def read_failures(path: str) -> list[Failure]:
@@ -299,7 +321,7 @@ def read_failures(path: str) -> list[Failure]:
         UserError: it is missing or damaged.
     """
     try:
-        return [Failure(*failure) for failure in _metadata(pq.read_schema(path))["failures"]]
+        return [Failure(*failure) for failure in read_metadata(pq.read_schema(path))["failures"]]
     except Exception as error:
         raise _damaged(path, error) from None
 
@@ -317,7 +339,7 @@ def _check_other_members(
             continue
         path = os.path.join(output, other, ref.name)
         try:
-            found = _metadata(pq.read_schema(path))
+            found = read_metadata(pq.read_schema(path))
         except Exception as error:
             raise _damaged(path, error) from None
         if any(found[key] != metadata[key] for key in ("fingerprint", "galaxies", "failures")):

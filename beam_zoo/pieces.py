@@ -19,7 +19,6 @@ from beam_zoo.gather import PARTS, part_frames
 from beam_zoo.records import Failure, PartRef
 from beam_zoo.sources import Union
 
-Stored = dict[int, list[PartRef]]
 Frames = Iterator[tuple[bytes, bytes]]
 
 
@@ -39,7 +38,7 @@ class Piece:
     stop: int
 
 
-def pieces_of(union: Union, stored: list[Stored], rows: range) -> list[Piece]:
+def pieces_of(union: Union, stored: list[parts.Stored], rows: range) -> list[Piece]:
     """All that holds samples or failures of these rows, which are those of whole table parts.
 
     Args:
@@ -98,7 +97,7 @@ def _moved_frames(folder: str, number: int) -> Frames:
             yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 
 
-def move_samples(union: Union, number: int, stored: Stored) -> list[dict[str, Any]]:
+def move_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[str, Any]]:
     """Put a run's samples and failures into the order of the union, streaming: a file a table part.
 
     Args:
@@ -159,7 +158,7 @@ class TablePart:
     files: list[dict[str, Any]]
 
 
-def table_part(union: Union, stored: list[Stored], part: int) -> TablePart:
+def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart:
     """Read a table part in this process, without a pipeline.
 
     Args:

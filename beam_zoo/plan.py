@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.catalogue import ID, LOCATION
-from beam_zoo.checkpoints import read_file
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import sync_file, sync_folder, write_json
+from beam_zoo.files import read_file, sync_file, sync_folder, write_json
 from beam_zoo.members import Member, from_json, to_json
 from beam_zoo.plan_rows import RowWriter, rows_file
 from beam_zoo.records import Snippet

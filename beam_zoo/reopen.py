@@ -13,7 +13,7 @@ from beam_zoo.agreement import Runs, fields_of, members_of, open_runs
 from beam_zoo.assemble import REFUSE
 from beam_zoo.errors import UserError
 from beam_zoo.output import MANIFEST
-from beam_zoo.pieces import Stored, TablePart, move_samples, table_part
+from beam_zoo.pieces import TablePart, move_samples, table_part
 from beam_zoo.records import PartRef
 from beam_zoo.sources import Union, unite
 
@@ -31,7 +31,7 @@ class Reopened:
     """
 
     union: Union
-    stored: list[Stored]
+    stored: list[parts.Stored]
     moved: list[dict[str, Any]]
 
     def table_part(self, number: int) -> TablePart:
@@ -93,9 +93,9 @@ def _manifest(output: str) -> dict[str, Any]:
     return manifest
 
 
-def _named(files: list[dict[str, Any]]) -> Stored:
+def _named(files: list[dict[str, Any]]) -> parts.Stored:
     """The parts that a manifest names, as `parts.stored_parts` lists them."""
-    stored: Stored = {}
+    stored: parts.Stored = {}
     for file in files:
         name = os.path.basename(file["name"])
         snippet = int(_SNIPPET.findall(name)[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from beam_zoo import checkpoints, hub
+from beam_zoo import checkpoints, files, hub
 from beam_zoo import schema as schemas
 from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 from beam_zoo.members import HUB, Member, MemberSpec, schema_json
@@ -40,8 +40,8 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
     remote = spec.checkpoint.startswith(HUB) or "://" in spec.checkpoint
     path, revision = _locate(spec, previous, output)
     try:
-        data = checkpoints.read_file(path)
-        digest = checkpoints.sha256(data)
+        data = files.read_file(path)
+        digest = files.sha256(data)
         staged = previous is not None and previous.path.startswith(STAGED)
         if previous is not None and staged and digest != previous.sha256:
             raise UserError(
@@ -186,7 +186,7 @@ def _architecture_of(path: str, *, trust: bool) -> tuple[str, dict[str, Any]]:
     """The architecture of a ZoobotTree checkpoint's encoder."""
     if "://" not in path and not os.path.exists(path):
         raise UserError(f"encoder: there is no checkpoint {path}{near_path(path)}")
-    tree = checkpoints.parse(checkpoints.read_file(path), path, trust=trust)["hyper_parameters"]
+    tree = checkpoints.parse(files.read_file(path), path, trust=trust)["hyper_parameters"]
     named = tree.get("architecture_name")
     if not isinstance(named, str) or hub.is_hub_name(named):
         raise UserError(

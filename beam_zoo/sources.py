@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,18 @@ from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.positions import Places
+
+
+def facts_of(plan: Plan) -> dict[str, Any]:
+    """What an aggregate's manifest says of a run beside its parts, and the audit holds against its plan."""
+    return {
+        "rows": plan.rows,
+        "members": [member.name for member in plan.members],
+        "passes": list(plan.pass_numbers),
+        "seed": plan.seed,
+        "precision": plan.precision,
+        "versions": plan.versions,
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
-from beam_zoo.records import PartRef
 from pipelines.prepare import Prepared
 
 
-def describe(prepared: Prepared, stored: dict[int, list[PartRef]]) -> str:
+def describe(prepared: Prepared) -> str:
     """Snippets, members, passes, what is skipped and why, and the output's size.
 
     Args:
         prepared: the run.
-        stored: parts that the output has already.
     """
     plan = prepared.run.plan
-    done = sum(number in stored for number in prepared.snippets)
+    done = sum(number in prepared.stored for number in prepared.snippets)
     lines = [
         f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} {_snippets(plan)} of up to {plan.snippet_size:,}, "
         f"on {prepared.run.device} in {plan.precision}",

@@ -62,14 +62,14 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
     from beam_zoo import parts, plan
     from beam_zoo.run import Run
     from pipelines import manifest as manifests
-    from pipelines.run import build_tables, missing_ranges
+    from pipelines.build import build_tables
 
     begin = time.time()
     made = plan.read(output)
     if made is None:
         raise UserError(f"{output} is not an output of predict or represent: it has no plan")
     stored = parts.stored_parts(made, output)
-    if left := missing_ranges(stored, made.snippets):
+    if left := parts.missing_ranges(stored, made.snippets):
         outputs.remove_manifest(
             output
         )  # Tables of an earlier run may be there: they are not of what is stored.

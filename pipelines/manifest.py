@@ -10,7 +10,6 @@ from beam_zoo import members, parts
 from beam_zoo import output as outputs
 from beam_zoo.files import write_json
 from beam_zoo.plan import Plan
-from beam_zoo.records import PartRef
 from beam_zoo.versions import versions
 
 TOO_MANY_FAILURES = 3
@@ -20,7 +19,7 @@ def write(
     plan: Plan,
     output: str,
     reports: list[dict[str, Any]],
-    stored: dict[int, list[PartRef]],
+    stored: parts.Stored,
     begin: float,
     details: dict[str, Any],
 ) -> dict[str, Any]:
@@ -43,10 +42,10 @@ def write(
         raise AssertionError(
             f"{predicted} predicted and {failed} failed are not the {plan.rows} rows of the plan"
         )
-    names = {ref.name for refs in stored.values() for ref in refs}
     read = [part for report in reports for part in report["parts"]]
     # Representations have a file per member: galaxies count once.
-    known = {f"{parts.folders(plan)[0]}/{name}" for name in names}
+    first = parts.folders(plan)[0]
+    known = {f"{first}/{ref.name}" for refs in stored.values() for ref in refs}
     reused = sum(part["galaxies"] for part in read if part["name"] in known)
     end = time.time()
     manifest = {
@@ -59,8 +58,8 @@ def write(
         "versions": versions(),
         **details,
         "seed": plan.seed,
-        "start": _utc(begin),
-        "end": _utc(end),
+        "start": utc(begin),
+        "end": utc(end),
         "galaxies_per_second": round((predicted - reused) / max(end - begin, 1e-9), 3),
         "fingerprint": plan.fingerprint,
         "tables_fingerprint": plan.tables_fingerprint,
@@ -89,5 +88,6 @@ def exit_code(manifest: dict[str, Any], output: str, max_failure_fraction: float
     return TOO_MANY_FAILURES
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """Seconds since 1970 as a date and time in ISO 8601."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

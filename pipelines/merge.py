@@ -1,7 +1,6 @@
 """Carry out `aggregate`: unite the runs, build the tables in a working folder, and publish them when all is well."""
 
 import contextlib
-import datetime
 import fcntl
 import json
 import os
@@ -25,12 +24,12 @@ from beam_zoo.assemble import REFUSE
 from beam_zoo.errors import UserError
 from beam_zoo.files import storage, sync_folder, write_json
 from beam_zoo.gather import PARTS
-from beam_zoo.pieces import Piece, ReadPieces, Stored, move_samples, pieces_of, unique_files
-from beam_zoo.sources import Union, unite
+from beam_zoo.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
+from beam_zoo.sources import Union, facts_of, unite
 from beam_zoo.tables import ADVANCED, FAILURES, FRIENDLY, load_report
 from beam_zoo.versions import changes, versions
 from pipelines import manifest as manifests
-from pipelines.run import missing_ranges, table_parts_at_once
+from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames
 from runners import beam_options, direct
 
@@ -86,15 +85,15 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
     return manifests.exit_code(manifest, output, values["max_failure_fraction"])
 
 
-def complete_parts(plan: plans.Plan, output: str) -> Stored:
+def complete_parts(plan: plans.Plan, output: str) -> parts.Stored:
     """All parts of a run, or a refusal that lists the snippets without one."""
     stored = parts.stored_parts(plan, output)
-    if left := missing_ranges(stored, plan.snippets):
+    if left := parts.missing_ranges(stored, plan.snippets):
         raise UserError(f"{output} lacks the samples of --snippets {' '.join(left)}: predict them first")
     return stored
 
 
-def _refuse_incomplete(union: Union, stored: list[Stored], work: str) -> None:
+def _refuse_incomplete(union: Union, stored: list[parts.Stored], work: str) -> None:
     count, first = find_incomplete(union, stored, work)
     if first is not None:
         raise UserError(
@@ -104,7 +103,7 @@ def _refuse_incomplete(union: Union, stored: list[Stored], work: str) -> None:
         )
 
 
-def build(union: Union, stored: list[Stored], output: str, flags: list[str]) -> list[dict[str, Any]]:
+def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str]) -> list[dict[str, Any]]:
     """Build all tables of a union.
 
     Args:
@@ -328,12 +327,7 @@ def _manifest(
             {
                 "path": source.output,
                 "fingerprint": plan.fingerprint,
-                "rows": plan.rows,
-                "members": [member.name for member in plan.members],
-                "passes": list(plan.pass_numbers),
-                "seed": plan.seed,
-                "precision": plan.precision,
-                "versions": plan.versions,
+                **facts_of(plan),
                 "parts": own,
             }
         )
@@ -353,13 +347,9 @@ def _manifest(
         "versions": versions(),
         "options": values,
         "beam_options": flags,
-        "start": _utc(begin),
-        "end": _utc(time.time()),
+        "start": manifests.utc(begin),
+        "end": manifests.utc(time.time()),
         "tables_fingerprint": union.tables_fingerprint,
         "tables": [file for report in reports for file in report["files"].values()],
         "sources": sources,
     }
-
-
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

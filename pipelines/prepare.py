@@ -35,6 +35,7 @@ class Prepared:
         catalogue: where the rows are, or None where the stored plan stands for it.
         staged: what is to be copied below the output's plan.
         snippets: numbers of the snippets to predict.
+        stored: the parts that are there already.
     """
 
     run: Run
@@ -42,6 +43,7 @@ class Prepared:
     catalogue: Catalogue | None
     staged: dict[str, str]
     snippets: range
+    stored: parts.Stored
 
 
 def prepare(command: str, options: Options) -> Prepared:
@@ -84,7 +86,7 @@ def prepare(command: str, options: Options) -> Prepared:
     if old is not None and (changed := changes(old.versions, versions())):
         print(f"note: the run began with other versions: {changed}", file=sys.stderr)
     snippets = _snippets(options.snippets, plan.snippets)
-    stored = {} if old is None else parts.stored_parts(plan, output)
+    stored: parts.Stored = {} if old is None else parts.stored_parts(plan, output)
     missing = [number for number in snippets if number not in stored]
     if old is None:
         assert catalogue is not None
@@ -94,7 +96,7 @@ def prepare(command: str, options: Options) -> Prepared:
         probe_rest(plan, output, root, missing, options.max_failure_fraction)
     staged = {m.path: path for m, path in resolved if m.path != path and not path.startswith(output + os.sep)}
     run = Run(plan, output, root, options.batch_size, device, direct.threads(options.beam))
-    return Prepared(run, old is None, catalogue, staged, snippets)
+    return Prepared(run, old is None, catalogue, staged, snippets, stored)
 
 
 def _check_names(specs: list[member_files.MemberSpec]) -> None:
