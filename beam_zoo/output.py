@@ -10,15 +10,19 @@ from beam_zoo.files import storage
 from beam_zoo.plan import FOLDER
 
 MANIFEST = "manifest.json"
+JOBS = "_slurm"
+"""Scripts and logs of batch jobs."""
 # Every file that this program writes, so that --overwrite removes nothing else.
 _OURS = re.compile(
     r"(friendly|advanced|failures|samples|representations/[^/]+)/\.?part-\d+(_\d+)?\.parquet(\.[0-9a-f]{32})?"
     r"|\.?manifest\.json(\.[0-9a-f]{32})?"
     r"|_tables/\.?part-\d+\.json(\.[0-9a-f]{32})?|_retry/\d+"
+    rf"|{JOBS}/.+"
     rf"|({FOLDER}|\.plan-[0-9a-f]{{32}})/(\.?plan\.json(\.[0-9a-f]{{32}})?|(rows|\.?carried-[0-9a-f]+)/\d+\.parquet|members/[^/]+)"
 )
 _OUR_FOLDERS = re.compile(
     r"friendly|advanced|failures|samples|representations(/[^/]+)?|_tables|_retry"
+    rf"|{JOBS}(/.+)?"
     rf"|({FOLDER}|\.plan-[0-9a-f]{{32}})(/(rows|\.?carried-[0-9a-f]+|members))?"
 )
 

@@ -1,5 +1,6 @@
 """How far a run is: every worker process of this machine keeps a small file, and the driver adds them up."""
 
+import abc
 import os
 import shutil
 import struct
@@ -7,7 +8,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
@@ -61,7 +64,7 @@ def _close_others(folder: str) -> None:
         _files.pop(key).close()
 
 
-class Progress:
+class Progress(abc.ABC):
     """A live bar on a terminal, plain lines in a log.
 
     Args:
@@ -70,13 +73,12 @@ class Progress:
     """
 
     def __init__(self, total: int, label: str) -> None:
-        self.folder = tempfile.mkdtemp(prefix="beam-zoo-progress-")
         self._total, self._label = total, label
         self._stop = threading.Event()
         self._start = time.monotonic()
         self._thread = threading.Thread(target=self._show, daemon=True)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -85,18 +87,10 @@ class Progress:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def read(self) -> tuple[float, int]:
-        """Galaxies done (predicted or failed), and failed."""
-        inferred = failed = 0.0
-        for entry in os.scandir(self.folder):
-            with open(entry.path, "rb") as file:
-                record = file.read(_RECORD.size)
-            if len(record) == _RECORD.size:
-                add_inferred, add_failed = _RECORD.unpack(record)
-                inferred, failed = inferred + add_inferred, failed + add_failed
-        return round(inferred + failed, 6), int(failed)  # shares of members may add up to 0.999...
+    @abc.abstractmethod
+    def read(self) -> tuple[float, int | None]:
+        """Galaxies done (predicted or failed), and failed, where that is known before the end."""
 
     def _show(self) -> None:
         if sys.stderr.isatty():
@@ -120,7 +114,8 @@ class Progress:
             while not ended:
                 ended = self._stop.wait(BAR_SECONDS)
                 done, failed = self.read()
-                bar.set_postfix_str(f"{failed} failed", refresh=False)
+                if failed is not None:
+                    bar.set_postfix_str(f"{failed} failed", refresh=False)
                 bar.update(int(done) - bar.n)
                 bar.refresh()
 
@@ -136,8 +131,48 @@ class Progress:
                 if rate > 0 and not ended
                 else f"after {seconds:.0f} s"
             )
-            print(
-                f"{self._label}: {int(done):,} of {self._total:,} galaxies, {rate:.1f} galaxies/s, {left}, {failed} failed",
-                file=sys.stderr,
-                flush=True,
-            )
+            text = f"{self._label}: {int(done):,} of {self._total:,} galaxies, {rate:.1f} galaxies/s, {left}"
+            print(text if failed is None else f"{text}, {failed} failed", file=sys.stderr, flush=True)
+
+
+class WorkersProgress(Progress):
+    """Of workers on this machine: their files are added up."""
+
+    def __init__(self, total: int, label: str) -> None:
+        super().__init__(total, label)
+        self.folder = tempfile.mkdtemp(prefix="beam-zoo-progress-")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def read(self) -> tuple[float, int]:
+        """Galaxies done (predicted or failed), and failed."""
+        inferred = failed = 0.0
+        for entry in os.scandir(self.folder):
+            with open(entry.path, "rb") as file:
+                record = file.read(_RECORD.size)
+            if len(record) == _RECORD.size:
+                add_inferred, add_failed = _RECORD.unpack(record)
+                inferred, failed = inferred + add_inferred, failed + add_failed
+        return round(inferred + failed, 6), int(failed)  # shares of members may add up to 0.999...
+
+
+class StoredProgress(Progress):
+    """Of workers on other machines: what they have stored is counted.
+
+    Args:
+        total: galaxies to predict.
+        label: what is being done.
+        count: how many of them are stored by now.
+    """
+
+    def __init__(self, total: int, label: str, count: Callable[[], int]) -> None:
+        super().__init__(total, label)
+        self._count = count
+
+    def read(self) -> tuple[float, int | None]:
+        """Galaxies done; failures are known when the tables are built."""
+        return self._count(), None

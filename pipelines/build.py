@@ -30,13 +30,24 @@ def build_tables(run: Run, flags: list[str]) -> list[dict[str, Any]]:
     """
     # Another job on the same output may have written parts, or tables of fewer parts, in the meantime.
     for _ in range(ROUNDS):
-        by_part = _by_table_part(run)
-        found = {n: read_report(run.plan, run.output, n, by_part[n]) for n in range(run.plan.table_parts)}
-        to_build = {number: by_part[number] for number, report in found.items() if report is None}
+        reports, to_build = _reports(run)
         if not to_build:
-            return [report for report in found.values() if report is not None]
+            return reports
         _tables_here(run, to_build, flags)
     raise RunFailed(f"other jobs keep changing {run.output}: run the same command again when they have ended")
+
+
+def tables_are_built(run: Run) -> bool:
+    """Whether there is a table part for all that is stored."""
+    return not _reports(run)[1]
+
+
+def _reports(run: Run) -> tuple[list[dict[str, Any]], parts.Stored]:
+    """Reports of the table parts that are built, and what the others are to be built from."""
+    by_part = _by_table_part(run)
+    found = {n: read_report(run.plan, run.output, n, by_part[n]) for n in range(run.plan.table_parts)}
+    to_build = {number: by_part[number] for number, report in found.items() if report is None}
+    return [report for report in found.values() if report is not None], to_build
 
 
 def _by_table_part(run: Run) -> parts.Stored:

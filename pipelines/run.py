@@ -1,32 +1,38 @@
 """Carry out a prepared run: samples, then tables, then the manifest."""
 
 import dataclasses
+import functools
 import random
 import sys
 import time
+from collections.abc import Callable
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_zoo import output as outputs
 from beam_zoo import parts
-from beam_zoo.progress import Progress
+from beam_zoo.progress import StoredProgress, WorkersProgress
 from beam_zoo.records import Snippet
 from beam_zoo.retry import to_retry
 from beam_zoo.run import Run
 from beam_zoo.tables import remove_report
 from pipelines import manifest as manifests
 from pipelines import prepare as preparation
-from pipelines.build import build_tables
+from pipelines.build import build_tables, tables_are_built
 from pipelines.describe import describe
 from pipelines.options import Options
 from pipelines.samples import samples
 from pipelines.tables import tables
-from runners import beam_options, direct
+from runners import beam_options, cluster, direct
 
 
-def execute(command: str, options: Options) -> int:
+def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.run) -> int:
     """Check, plan, predict, build the tables, and write the manifest.
+
+    Args:
+        command: `predict` or `represent`.
+        options: checked.
+        on_cluster: runs a graph where the runner is not the local one.
 
     Returns:
         The exit code: 0, or 3 if more galaxies failed than `--max_failure_fraction` allows.
@@ -53,7 +59,8 @@ def execute(command: str, options: Options) -> int:
     if here:
         predict_here(run, missing + again, options.beam)
     else:
-        predict_on_cluster(run, missing + again, None if options.snippets else stored, options.beam)
+        on = functools.partial(on_cluster, flags=options.beam)
+        predict_on_cluster(run, missing + again, None if options.snippets else stored, on)
     if options.snippets:
         print(
             f"samples of snippets {options.snippets} are stored in {run.output}: when all are, "
@@ -72,23 +79,39 @@ def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
     if not snippets:
         return
     galaxies = sum(len(snippet.offsets) for snippet in snippets)
-    with Progress(galaxies, run.plan.command) as progress:
+    with WorkersProgress(galaxies, run.plan.command) as progress:
         watched = dataclasses.replace(run, progress=progress.folder)
         order = _own_order(snippets)
         direct.run(lambda p: samples(p | beam.Create(order, reshuffle=False), watched), flags)
 
 
 def predict_on_cluster(
-    run: Run, snippets: list[Snippet], stored: parts.Stored | None, flags: list[str]
+    run: Run,
+    snippets: list[Snippet],
+    stored: parts.Stored | None,
+    on_cluster: Callable[[Callable[[beam.Pipeline], object]], None],
 ) -> None:
     """Samples and tables as one graph; samples only, where `stored` is None."""
-    with beam.Pipeline(options=PipelineOptions(flags)) as p:
+    if not snippets and (stored is None or tables_are_built(run)):
+        return
+
+    def build(p: beam.Pipeline) -> None:
         new = samples(p | "snippets to do" >> beam.Create(_own_order(snippets)), run)
         if stored is None:
             return
         known = [ref for refs in stored.values() for ref in refs]
         old = p | "parts already there" >> beam.Create(known)
         tables((old, new) | beam.Flatten(), run)
+
+    galaxies = sum(len(snippet.offsets) for snippet in snippets)
+    with StoredProgress(galaxies, run.plan.command, lambda: _stored_galaxies(run, snippets)):
+        on_cluster(build)
+
+
+def _stored_galaxies(run: Run, snippets: list[Snippet]) -> int:
+    """Galaxies of those snippets (and attempts) that are stored by now."""
+    there = {ref.name for refs in parts.stored_parts(run.plan, run.output).values() for ref in refs}
+    return sum(len(s.offsets) for s in snippets if parts.part_name(s.number, s.attempt) in there)
 
 
 def _own_order(snippets: list[Snippet]) -> list[Snippet]:

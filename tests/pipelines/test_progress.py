@@ -63,7 +63,7 @@ def test_lines_in_a_log(predict, few, trees):
 
 def test_workers_are_added_up(capsys):
     """Galaxies count in shares of members; processes that have gone stay counted."""
-    with progress.Progress(10, "test") as shown:
+    with progress.WorkersProgress(10, "test") as shown:
         for _ in range(3):
             progress.add(shown.folder, inferred=2 / 3)
         program = (

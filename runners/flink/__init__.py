@@ -1,0 +1,1 @@
+"""Flink: its installation, and one job of it inside an allocation of nodes."""

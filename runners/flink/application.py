@@ -1,0 +1,180 @@
+"""One pipeline as one Flink application: a JobManager made for it, its TaskManagers, and what ends when it ends."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import apache_beam as beam
+
+from beam_zoo.errors import RunFailed
+from runners.flink import failures, job_jar
+from runners.flink.job_manager import JobManager, Ports
+from runners.flink.keys import Key
+from runners.flink.nodes import Nodes
+
+REGISTRATION_SECONDS = 300.0
+POLL_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How Flink is run; nothing here moves a number.
+
+    Attributes:
+        installation: folder of `python -m runners.flink install`.
+        folder: of this job's logs; its owner's alone.
+        ports: of the JobManager.
+        jobmanager_memory, taskmanager_memory: of a JVM, as Flink writes it (`1536m`); not of Python workers.
+        registration_seconds: how long to wait for all TaskManagers.
+        restarts: how often a TaskManager is started again, and how often the job goes on after a failure.
+    """
+
+    installation: Path
+    folder: Path
+    ports: Ports
+    jobmanager_memory: str = "1024m"
+    taskmanager_memory: str = "1536m"
+    registration_seconds: float = REGISTRATION_SECONDS
+    restarts: int = 10
+
+
+class Application:
+    """Runs pipelines on TaskManagers that nobody else can reach.
+
+    Args:
+        settings: how.
+        nodes: where.
+    """
+
+    def __init__(self, settings: Settings, nodes: Nodes) -> None:
+        self._settings, self._nodes = settings, nodes
+        self._taskmanagers: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts_left = settings.restarts
+        self._failures = failures.Failures(settings.folder)
+
+    def run(self, build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
+        """Run a pipeline to its end, and stop all that was started for it, however it ends.
+
+        Args:
+            build: adds the steps to a pipeline.
+            flags: Beam's options.
+
+        Raises:
+            RunFailed: what was lost could not be made good; the same command goes on.
+            UserError: a worker found something that the user can put right.
+            StorageFull: a worker found the output's disk full.
+        """
+        settings, nodes = self._settings, self._nodes
+        private = settings.folder / "private"
+        shutil.rmtree(private, ignore_errors=True)  # of a job that was requeued
+        private.mkdir(mode=0o700, parents=True)
+        manager = JobManager(
+            settings.installation, private, settings.folder, uuid.uuid4().hex, nodes.address, settings.ports
+        )
+        try:
+            manager.configure(Key.make(private), self._flink_settings())
+            job_jar.write(manager.job_jar, build, [*self._beam_flags(manager), *map(_for_java, flags)])
+            for name in nodes.names:
+                self._start(name, manager)
+            manager.start()
+            self._watch(manager)
+            manager.check_result()
+        finally:
+            self._stop(manager)
+            shutil.rmtree(private, ignore_errors=True)
+
+    def _flink_settings(self) -> dict[str, object]:
+        settings = self._settings
+        return {
+            "jobmanager.memory.process.size": settings.jobmanager_memory,
+            "taskmanager.memory.process.size": settings.taskmanager_memory,
+            # One Python process serves all slots of a TaskManager: one slot each, and one TaskManager a GPU.
+            "taskmanager.numberOfTaskSlots": 1,
+            # A step of the graph that writes to a shuffle would want 16 MiB of them, and little is shuffled.
+            "taskmanager.network.sort-shuffle.min-buffers": 64,
+            "taskmanager.memory.network.fraction": 0.2,
+            "slot.request.timeout": int((settings.registration_seconds + 60) * 1000),
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": settings.restarts,
+            "restart-strategy.fixed-delay.delay": "2 s",
+            "cluster.registration.error-delay": 500,
+            "heartbeat.interval": 4000,
+            "heartbeat.timeout": 20000,
+        }
+
+    def _beam_flags(self, manager: JobManager) -> list[str]:
+        return [
+            "--default_sdk_harness_log_level=WARN",
+            "--environment_type=PROCESS",
+            f"--environment_config={manager.environment_config()}",
+            "--sdk_worker_parallelism=1",
+            # The same Python process for all steps of the graph.
+            "--environment_cache_millis=600000",
+            f"--parallelism={len(self._nodes.names)}",
+        ]
+
+    def _start(self, name: str, manager: JobManager) -> None:
+        log = self._settings.folder / f"taskmanager-{name}.log"
+        flink = self._settings.installation / "flink"
+        self._taskmanagers[name] = self._nodes.start(name, manager.environment(), flink, log)
+
+    def _watch(self, manager: JobManager) -> None:
+        """Until the JobManager ends, which it does with its job."""
+        deadline = time.monotonic() + self._settings.registration_seconds
+        complete = False
+        while manager.is_running():
+            for name, process in list(self._taskmanagers.items()):
+                if (code := process.poll()) is not None:
+                    self._start_again(name, code, manager)
+            if not complete:
+                missing = self._missing(manager)
+                complete = not missing
+                if missing and time.monotonic() > deadline:
+                    raise RunFailed(
+                        f"{len(missing)} of {len(self._taskmanagers)} TaskManagers did not come in "
+                        f"{self._settings.registration_seconds:.0f} s: {', '.join(missing)}; see their logs in {self._settings.folder}"
+                    )
+            for line in self._failures.look(manager.failures()):
+                _say(f"Flink goes on after a failure: {line}")
+            time.sleep(POLL_SECONDS)
+
+    def _missing(self, manager: JobManager) -> list[str]:
+        there = {identity.rpartition("~")[0] for identity in manager.taskmanagers()}
+        return [name for name in self._taskmanagers if name not in there]
+
+    def _start_again(self, name: str, code: int, manager: JobManager) -> None:
+        what = f"TaskManager {name} ended (exit code {code})"
+        if not self._restarts_left:
+            raise RunFailed(f"{what}, and was started again often enough: see {self._settings.folder}")
+        self._restarts_left -= 1
+        _say(f"{what}: it is started again, {self._restarts_left} more times at most")
+        self._start(name, manager)
+
+    def _stop(self, manager: JobManager) -> None:
+        manager.stop()
+        if not self._taskmanagers:
+            return
+        self._nodes.stop()
+        for process in self._taskmanagers.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _for_java(flag: str) -> str:
+    """Python's names of log levels are not all Java's, which reads the options too."""
+    name, equals, level = flag.partition("=")
+    if name != "--default_sdk_harness_log_level":
+        return flag
+    return f"{name}{equals}{ {'WARNING': 'WARN', 'CRITICAL': 'ERROR'}.get(level.upper(), level) }"

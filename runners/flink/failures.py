@@ -1,0 +1,97 @@
+"""What Flink says went wrong, in one line; and what is no use to try again."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from beam_zoo.errors import RunFailed, known_error, one_line
+
+CANNOT_START = re.compile(r"Process died with exit code -?\d+")
+STARTS = 2
+_PYTHON = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt|Exit)\b.*$", re.MULTILINE)
+_CAUSE = re.compile(r"^Caused by: (.*)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A failure of the job.
+
+    Attributes:
+        moment: in milliseconds since 1970.
+        text: Java's stack trace, with the Python worker's in it where it raised.
+    """
+
+    moment: int
+    text: str
+
+
+class Failures:
+    """Those that were seen.
+
+    Args:
+        logs: folder of the workers' logs.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._seen: set[Failure] = set()
+        self._no_starts = 0
+
+    def look(self, found: Iterable[Failure]) -> list[str]:
+        """A line for each that was not seen before.
+
+        Raises:
+            UserError, StorageFull: a worker's own, which no restart mends.
+            RunFailed: workers cannot start.
+        """
+        new = [failure for failure in found if failure not in self._seen]
+        self._seen.update(new)
+        for failure in new:
+            self._no_starts += CANNOT_START.search(failure.text) is not None
+            if known_error(RuntimeError(failure.text)) or self._no_starts >= STARTS:
+                raise self.error(failure.text)
+        return [summary(failure.text) for failure in new]
+
+    def error(self, text: str) -> Exception:
+        """The error that ends the command.
+
+        Args:
+            text: Java's stack trace.
+        """
+        if known := known_error(RuntimeError(text)):
+            return known
+        if CANNOT_START.search(text):
+            newest = max(self._logs.glob("worker-*.log"), key=lambda log: log.stat().st_mtime, default=None)
+            why = f"{last_line(newest)}; see {newest}" if newest else f"it left no log in {self._logs}"
+            return RunFailed(f"a Python worker cannot start: {why}")
+        return RunFailed(f"Flink's job failed: {summary(text)}; the same command goes on, see {self._logs}")
+
+
+def summary(text: str) -> str:
+    """The line of a stack trace that says most: the last of Python's errors, or Java's last cause."""
+    python = text.rpartition("Traceback (most recent call last)")[2] if "Traceback" in text else ""
+    if found := _PYTHON.search(python):
+        return one_line(found[0])
+    causes = _CAUSE.findall(text)
+    return one_line(causes[-1] if causes else text.strip().partition("\n")[0])
+
+
+def last_cause(log: Path) -> str:
+    """The last cause in a log of Flink's, or else its last line."""
+    causes = _CAUSE.findall(_tail(log))
+    return one_line(causes[-1]) if causes else last_line(log)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty; empty if there is none."""
+    return next((one_line(line) for line in reversed(_tail(log).splitlines()) if line.strip()), "")
+
+
+def _tail(log: Path, size: int = 1 << 16) -> str:
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,251 @@
+"""Flink, Beam's runner for it and what starts a worker, in a folder of a shared filesystem.
+
+    python -m runners.flink install DIR
+
+needs no root, no Docker and no Maven; every file is held against the SHA-256 in `lock.json`.
+"""
+
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from beam_zoo.errors import RunFailed, UserError, one_line
+from beam_zoo.files import publish, sha256, storage, write_json
+
+HERE = Path(__file__).parent
+CENTRAL = "https://repo.maven.apache.org/maven2"
+MARK = "installed.json"
+PYPI = {
+    "apache-flink-libraries": ["--no-binary=:all:", "--no-build-isolation"],
+    # Scripts and configuration are the same in every wheel of a version: this one is taken on any machine.
+    "apache-flink": [
+        "--only-binary=:all:",
+        "--platform=manylinux2014_x86_64",
+        "--implementation=cp",
+        "--python-version=3.11",
+        "--abi=cp311",
+    ],
+}
+"""What is fetched from PyPI, and how pip finds the one file that is meant."""
+_LIBRARIES = re.compile(r"deps/(lib/(?:flink-dist|log4j)-[^/]+\.jar|bin/bash-java-utils\.jar)")
+_SCRIPTS = re.compile(r"pyflink/((?:bin|conf)/[^/]+)")
+_RUNNER = "org/apache/beam/runners/flink/FlinkPipelineRunner.class"
+_SERVERS = "org/apache/beam/sdk/fn/server/ServerFactory.class"
+_VENDORED = re.compile(r"org/apache/beam/vendor/grpc/(v\w+)/io/grpc/BindableService\.class")
+_BOOT = """#!/bin/sh
+# What Flink starts a worker with: Beam's own starter is part of its containers only.
+exec "$BEAM_ZOO_PYTHON" -m runners.flink.boot "$@"
+"""
+AT_ONCE = 8
+SECONDS = 60
+
+
+def read_lock() -> dict[str, Any]:
+    """What is downloaded: versions, and files with their SHA-256."""
+    return json.loads((HERE / "lock.json").read_text())
+
+
+def install(target: str, repository: str = CENTRAL, job_server_jar: str | None = None) -> None:
+    """Put all that a Flink job needs into a folder; what is there already, and right, is kept.
+
+    Args:
+        target: the folder; of this program, or empty, or not there yet.
+        repository: URL of a Maven repository, or of a mirror of Maven Central.
+        job_server_jar: path or URL of a published Beam job server, to be used instead of the pinned runner.
+
+    Raises:
+        UserError: a folder with other things, or a file that cannot be had or is another than it should be.
+        StorageFull: the disk or the quota is full.
+    """
+    lock = read_lock()
+    root = Path(os.path.abspath(os.path.expanduser(target)))
+    wanted = _wanted(lock, job_server_jar)
+    if (root / MARK).exists():
+        if json.loads((root / MARK).read_text())["wanted"] == wanted:
+            return
+        raise UserError(f"{root} holds another installation: choose another folder, or remove this one")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())) and not (root / ".installing").exists():
+        raise UserError(f"{root} is not empty and not an installation: choose another folder")
+    with storage(str(root)):
+        root.mkdir(parents=True, exist_ok=True)
+        (root / ".installing").touch()
+        if job_server_jar is None:
+            _download_runner(root / "runner", repository, lock["maven"])
+            shutil.copytree(HERE / "java" / "classes", root / "classes", dirs_exist_ok=True)
+            found: dict[str, Any] = {"beam_runner": lock["beam_runner"]}
+        else:
+            found = _take_jar(root, job_server_jar, lock["flink"])
+        _download_flink(root / "flink", lock)
+        (root / "boot").write_text(_BOOT)
+        (root / "boot").chmod(0o755)
+        write_json(str(root / MARK), {"wanted": wanted, "flink": lock["flink"], **found})
+        (root / ".installing").unlink()
+
+
+def check(folder: str) -> Path:
+    """A folder that holds a whole installation.
+
+    Raises:
+        UserError: it does not; the line says how to make it.
+    """
+    root = Path(os.path.abspath(os.path.expanduser(folder)))
+    how = f"python -m runners.flink install {root}"
+    if not (root / MARK).is_file():
+        state = "an installation that was not finished" if (root / ".installing").exists() else "not there"
+        raise UserError(f"Flink in {root} is {state}: {how}")
+    if json.loads((root / MARK).read_text())["flink"] != read_lock()["flink"]:
+        raise UserError(f"{root} holds another version of Flink: remove it, then {how}")
+    return root
+
+
+def class_path(root: Path) -> str:
+    """Java's class path of what an installation adds to Flink: our class first, then the runner's jars."""
+    return f"{root}/classes:{root}/runner/*"
+
+
+def _wanted(lock: dict[str, Any], job_server_jar: str | None) -> str:
+    return sha256(json.dumps([lock, job_server_jar, _BOOT], sort_keys=True).encode())
+
+
+def _download_runner(folder: Path, repository: str, jars: dict[str, str]) -> None:
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [
+            pool.submit(
+                _download, f"{repository.rstrip('/')}/{path}", folder / os.path.basename(path), digest
+            )
+            for path, digest in jars.items()
+        ]
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _download(url: str, file: Path, digest: str) -> None:
+    if file.exists() and sha256(file.read_bytes()) == digest:
+        return
+    data = _get(url)
+    if (found := sha256(data)) != digest:
+        raise UserError(
+            f"{url} is not the file of the lock (SHA-256 {found[:12]}..., wanted {digest[:12]}...)"
+        )
+    publish(str(file), data, replace=True)
+
+
+def _get(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+            return answer.read()
+    except ValueError:
+        raise UserError(f"{url} is not a URL") from None
+    except (OSError, EOFError) as error:
+        raise UserError(
+            f"cannot download {url} ({one_line(error)}): behind a mirror use --maven_repository URL"
+        ) from None
+
+
+def _download_flink(folder: Path, lock: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        files = {name: _pip(name, lock["flink"], lock["pypi"][name], temporary) for name in PYPI}
+        with tarfile.open(files["apache-flink-libraries"]) as archive:
+            for member in archive:
+                if found := _LIBRARIES.fullmatch(member.name.partition("/")[2]):
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    publish(str(folder / found[1]), content.read(), replace=True)
+        with zipfile.ZipFile(files["apache-flink"]) as wheel:
+            for name in wheel.namelist():
+                if found := _SCRIPTS.fullmatch(name):
+                    publish(str(folder / found[1]), wheel.read(name), replace=True)
+    for script in (folder / "bin").glob("*.sh"):
+        script.chmod(0o755)
+
+
+def _pip(name: str, version: str, digest: str, temporary: str) -> Path:
+    """Download one file with pip, whose own settings (index, mirror, certificates) hold."""
+    folder = Path(temporary, name)
+    folder.mkdir()
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{name}=={version} --hash=sha256:{digest}\n")
+    words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    words += ["--require-hashes", *PYPI[name], "--dest", str(folder), "--requirement", str(requirement)]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = one_line(" ".join(lines) or done.stderr)
+        raise UserError(f"pip cannot download {name}=={version}: {reason}")
+    requirement.unlink()
+    (file,) = folder.iterdir()
+    return file
+
+
+def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
+    """A published job server instead of the pinned runner; our class is compiled against it."""
+    name = os.path.basename(urllib.parse.urlparse(location).path)
+    line = flink.rpartition(".")[0]
+    other = re.search(r"flink-(\d+\.\d+)", name)
+    if other and other[1] != line:
+        raise UserError(f"{name} is for Flink {other[1]}, and Flink {flink} is what is installed")
+    if "://" in location:
+        data = _get(location)
+    else:
+        with open(os.path.expanduser(location), "rb") as file:
+            data = file.read()
+    jar = root / "runner" / "job-server.jar"
+    publish(str(jar), data, replace=True)
+    try:
+        with zipfile.ZipFile(jar) as content:
+            names = content.namelist()
+    except zipfile.BadZipFile:
+        raise UserError(f"{location} is not a jar") from None
+    if _RUNNER not in names or _SERVERS not in names:
+        raise UserError(f"{location} is not a job server of Beam's Flink runner")
+    vendored = {found[1] for found in map(_VENDORED.fullmatch, names) if found}
+    if len(vendored) != 1:
+        raise UserError(
+            f"{location} holds no gRPC, or several: its worker ports could not be put on loopback"
+        )
+    _compile(root / "classes", jar, vendored.pop(), location)
+    return {"job_server_jar": location, "sha256": sha256(data)}
+
+
+def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
+    java = os.environ.get("JAVA_HOME")
+    javac = os.path.join(java, "bin", "javac") if java else "javac"
+    if shutil.which(javac) is None:
+        raise UserError(
+            "--job_server_jar needs a JDK, for the class that puts worker ports on loopback: there is no javac "
+            "(set JAVA_HOME, or put it on the PATH)"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "ServerFactory.java")
+        text = (HERE / "java" / "ServerFactory.java").read_text()
+        source.write_text(re.sub(r"vendor\.grpc\.v\w+", f"vendor.grpc.{vendored}", text))
+        done = subprocess.run(
+            [javac, *JAVAC, "-cp", str(jar), "-d", str(classes), str(source)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RunFailed(
+            f"the class that puts worker ports on loopback does not fit {location}: {one_line(done.stderr)}"
+        )
+
+
+JAVAC = ["--release", "11", "-g:none"]
+"""Options of javac; with them any version from 11 on gives the classes beside the source."""

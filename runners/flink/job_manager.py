@@ -1,0 +1,185 @@
+"""The JobManager of one application: its configuration, its process, and what its REST interface tells."""
+
+import dataclasses
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from beam_zoo.errors import RunFailed
+from runners.flink import failures, install, jvm
+from runners.flink.boot import LOGS, PYTHON
+from runners.flink.failures import Failure, Failures
+from runners.flink.keys import Key
+
+JOB_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
+REST_SECONDS = 5.0
+STOP_SECONDS = 15.0
+LOOPBACK = "127.0.0.1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """Ports of the JobManager: for TaskManagers, and for its REST interface on loopback."""
+
+    rpc: int
+    rest: int
+
+
+class JobManager:
+    """A JobManager that runs one job and ends with it.
+
+    Args:
+        installation: folder of `python -m runners.flink install`.
+        private: folder of mode 700, on a filesystem that all nodes see.
+        logs: folder of the logs.
+        job_id: 32 hexadecimal digits.
+        address: of this host, as TaskManagers reach it.
+        ports: its own.
+    """
+
+    def __init__(
+        self, installation: Path, private: Path, logs: Path, job_id: str, address: str, ports: Ports
+    ) -> None:
+        self._installation, self._logs, self._job_id = installation, logs, job_id
+        self._address, self._ports = address, ports
+        self.conf = private / "conf"
+        self.job_jar = private / "job.jar"
+        self._archive = private / "archive"
+        self._scratch = private / "jobmanager"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: ssl.SSLContext | None = None
+        self._job_is_there = False
+
+    def configure(self, key: Key, settings: dict[str, object]) -> None:
+        """Write Flink's configuration, for the JobManager and the TaskManagers.
+
+        Args:
+            key: of this job.
+            settings: of Flink, beside those that belong to the JobManager.
+        """
+        self._client = key.context()
+        shutil.copytree(self._installation / "flink" / "conf", self.conf)
+        self._archive.mkdir()
+        self._scratch.mkdir()
+        file = self.conf / "config.yaml"
+        shipped = yaml.safe_load(file.read_text())
+        # On Java 17 Flink needs the options of the shipped configuration.
+        chosen = {"env.java.opts.all": shipped["env"]["java"]["opts"]["all"]}
+        chosen |= settings | key.settings()
+        chosen |= {
+            "jobmanager.rpc.address": self._address,
+            "jobmanager.rpc.port": self._ports.rpc,
+            "jobmanager.bind-host": self._address,
+            "rest.address": LOOPBACK,
+            "rest.bind-address": LOOPBACK,
+            "rest.port": self._ports.rest,
+            "web.submit.enable": False,
+            "web.cancel.enable": False,
+            "jobmanager.archive.fs.dir": self._archive.as_uri(),
+        }
+        # Everything that Flink logs comes on its output: no second copy in files that roll away.
+        logging = self.conf / "log4j-console.properties"
+        lines = logging.read_text().splitlines()
+        logging.write_text("\n".join(line for line in lines if "rolling" not in line.lower()))
+        file.unlink()
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as out:
+            yaml.safe_dump(chosen, out)
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables of Flink's scripts."""
+        return {
+            **os.environ,
+            "FLINK_CONF_DIR": str(self.conf),
+            "FLINK_LOG_DIR": str(self._logs),
+            "HADOOP_CLASSPATH": f"{install.class_path(self._installation)}:{self.job_jar}",
+        }
+
+    def environment_config(self) -> str:
+        """How a TaskManager starts its Python worker, as Beam's `--environment_config`."""
+        variables = {PYTHON: sys.executable, LOGS: str(self._logs)}
+        return json.dumps({"command": str(self._installation / "boot"), "env": variables})
+
+    def start(self) -> None:
+        """Start the process.
+
+        Raises:
+            UserError: there is no Java for it here.
+        """
+        jvm.check()
+        script = self._installation / "flink" / "bin" / "standalone-job.sh"
+        words = [str(script), "start-foreground", "--job-classname", JOB_CLASS, "--job-id", self._job_id]
+        words += ["-D", f"io.tmp.dirs={self._scratch}"]
+        with open(self._logs / "jobmanager.log", "ab") as log:
+            self._process = subprocess.Popen(
+                words, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        assert self._process is not None
+        return self._process.poll() is None
+
+    def check_result(self) -> None:
+        """After its end: nothing, if the job has finished.
+
+        Raises:
+            UserError: a worker found something that the user can put right.
+            StorageFull: a worker found the output's disk full.
+            RunFailed: anything else.
+        """
+        assert self._process is not None
+        file = self._archive / self._job_id
+        if not file.exists():
+            last = failures.last_cause(self._logs / "jobmanager.log")
+            raise RunFailed(
+                f"Flink's JobManager ended with exit code {self._process.returncode} and left no result"
+                f"{f' ({last})' if last else ''}: the same command goes on; see {self._logs}"
+            )
+        said = {entry["path"]: json.loads(entry["json"]) for entry in json.loads(file.read_text())["archive"]}
+        state = said[f"/jobs/{self._job_id}"]["state"]
+        if state == "FINISHED":
+            return
+        # Empty where somebody with the job's key cancelled it.
+        text = said[f"/jobs/{self._job_id}/exceptions"].get("root-exception") or f"its state is {state}"
+        raise Failures(self._logs).error(text)
+
+    def taskmanagers(self) -> set[str]:
+        """Names of the TaskManagers that have registered."""
+        return {each["id"] for each in self._get("/taskmanagers").get("taskmanagers", [])}
+
+    def failures(self) -> list[Failure]:
+        """What made the job start again, so far."""
+        self._job_is_there = self._job_is_there or bool(self._get("/jobs").get("jobs"))
+        if not self._job_is_there:
+            return []
+        entries = self._get(f"/jobs/{self._job_id}/exceptions").get("exceptionHistory", {}).get("entries", [])
+        return [Failure(entry["timestamp"], entry["stacktrace"]) for entry in entries]
+
+    def _get(self, path: str) -> dict[str, Any]:
+        """An answer of the REST interface; empty while it does not answer, at the start and at the end."""
+        url = f"https://{LOOPBACK}:{self._ports.rest}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=REST_SECONDS, context=self._client) as answer:
+                return json.load(answer)
+        except (OSError, ValueError):
+            return {}
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is None or not self.is_running():
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,93 @@
+"""A key for one job: whoever does not hold it gets no connection to its Flink."""
+
+import dataclasses
+import datetime
+import os
+import secrets
+import ssl
+from pathlib import Path
+
+DAYS = 60
+"""How long a key is good: longer than any job, which removes it at its end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A private key with its own certificate, in files that their owner alone can read.
+
+    Attributes:
+        store: PKCS12 file, Java's keystore and truststore at once: both ends must hold this very key.
+        pem: the same for Python and curl.
+        password: of the PKCS12 file.
+    """
+
+    store: Path
+    pem: Path
+    password: str
+
+    @classmethod
+    def make(cls, folder: Path) -> "Key":
+        """Make a key.
+
+        Args:
+            folder: of mode 700.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+        from cryptography.hazmat.primitives.serialization import pkcs12
+
+        private = rsa.generate_private_key(public_exponent=65537, key_size=3072)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "beam-zoo job")])
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(private.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))  # clocks of nodes differ
+            .not_valid_after(now + datetime.timedelta(days=DAYS))
+            .sign(private, hashes.SHA256())
+        )
+        key = cls(folder / "job.p12", folder / "job.pem", secrets.token_hex(32))
+        cipher = serialization.BestAvailableEncryption(key.password.encode())
+        store = pkcs12.serialize_key_and_certificates(b"job", private, certificate, None, cipher)
+        _write(key.store, store)
+        pem = serialization.Encoding.PEM
+        plain = private.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ) + certificate.public_bytes(pem)
+        _write(key.pem, plain)
+        return key
+
+    def settings(self) -> dict[str, object]:
+        """Flink's settings: mutual TLS between its processes, and to its REST interface."""
+        settings: dict[str, object] = {
+            "security.ssl.protocol": "TLSv1.3",
+            "security.ssl.algorithms": "TLS_AES_256_GCM_SHA384,TLS_AES_128_GCM_SHA256",
+            "security.ssl.rest.authentication-enabled": True,
+        }
+        for side in ("internal", "rest"):
+            begin = f"security.ssl.{side}"
+            settings[f"{begin}.enabled"] = True
+            for store in ("keystore", "truststore"):
+                settings[f"{begin}.{store}"] = str(self.store)
+                settings[f"{begin}.{store}-password"] = self.password
+            settings[f"{begin}.key-password"] = self.password
+        return settings
+
+    def context(self) -> ssl.SSLContext:
+        """For a client of the REST interface: shows this certificate, and accepts no other."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False  # the certificate is of a job, not of a host
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(self.pem)
+        context.load_cert_chain(self.pem)
+        return context
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)

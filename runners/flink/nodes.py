@@ -1,0 +1,28 @@
+"""What an application asks of the nodes that its TaskManagers run on."""
+
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+IDENTITY = "{name}~{start}"
+"""What a TaskManager registers as: its name, and the number of its start."""
+
+
+class Nodes(Protocol):
+    """Where TaskManagers run.
+
+    Attributes:
+        address: of this host, as the other hosts reach it.
+        names: of the TaskManagers, one a slot.
+    """
+
+    address: str
+    names: list[str]
+
+    def start(
+        self, name: str, environment: dict[str, str], flink: Path, log: Path
+    ) -> "subprocess.Popen[bytes]":
+        """Start a TaskManager with this environment, from this Flink; the process ends when it does."""
+
+    def stop(self) -> None:
+        """Ask all TaskManagers to end."""

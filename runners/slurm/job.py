@@ -1,0 +1,135 @@
+"""Inside the allocation: Flink for this job alone, and the pipeline in it.
+
+    python -m runners.slurm.job --flink DIR -- predict --catalogue ...
+
+The batch script of `python -m runners.slurm submit` runs it on the first node.
+"""
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from beam_zoo.errors import UserError
+from pipelines import command, predict, represent
+from pipelines.options import OPTIONS, Options, Parser, parse
+from runners.flink import install
+from runners.flink.job_manager import Ports
+from runners.slurm import layout
+
+COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
+FIRST_PORT, PORT_PAIRS = 20_000, 6_000  # below the ports that systems hand out by themselves
+SECONDS_BEFORE_END = 90
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the pipeline's exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return command.guarded(lambda: _main(words))
+
+
+def _main(words: list[str]) -> int:
+    index = words.index("--") if "--" in words else len(words)
+    own, theirs = words[:index], words[index + 1 :]
+    settings = vars(make_parser().parse_args(own))
+    options = parse_command(theirs, ["--runner=FlinkRunner"])
+    from pipelines.run import execute  # seconds of imports
+    from runners.flink.application import Application, Settings
+    from runners.slurm.nodes import Allocation, SlurmNodes
+
+    allocation = Allocation.here()
+    nodes = SlurmNodes(allocation, settings.pop("gpus_per_node"))
+    folder = layout.folder(options.output) / allocation.job
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flink = install.check(settings.pop("flink"))
+    application = Application(Settings(flink, folder, ports(allocation.job), **settings), nodes)
+    with _why_it_was_stopped(allocation.job):
+        return execute(theirs[0], options, application.run)
+
+
+def make_parser() -> Parser:
+    """The options of this command; `submit` has them too."""
+    parser = Parser(prog="python -m runners.slurm.job", description=__doc__, epilog=None)
+    parser.add_argument("--flink", required=True)
+    parser.add_argument("--gpus_per_node", type=int, default=0)
+    add_flink_options(parser)
+    return parser
+
+
+def add_flink_options(parser: Parser) -> None:
+    """How Flink is run."""
+    parser.add_argument(
+        "--jobmanager_memory",
+        default="1024m",
+        metavar="SIZE",
+        help="of the JobManager's JVM (default %(default)s)",
+    )
+    parser.add_argument(
+        "--taskmanager_memory",
+        default="1536m",
+        metavar="SIZE",
+        help="of a TaskManager's JVM; its Python worker is beside it (default %(default)s)",
+    )
+    parser.add_argument(
+        "--registration_seconds",
+        type=float,
+        default=300,
+        metavar="N",
+        help="how long to wait for all TaskManagers (default %(default)s)",
+    )
+    parser.add_argument(
+        "--restarts",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many losses of a TaskManager or worker are made good (default %(default)s)",
+    )
+
+
+def parse_command(words: list[str], flags: list[str]) -> Options:
+    """The options of `predict` or `represent`.
+
+    Args:
+        words: the command's name, and its options.
+        flags: Beam's options that the job adds.
+    """
+    if not words or words[0] not in COMMANDS:
+        raise UserError(f"after -- comes {' or '.join(COMMANDS)}, not {words[0] if words else 'nothing'}")
+    names = [option.name for option in OPTIONS]
+    return parse(words[0], COMMANDS[words[0]], [*words[1:], *flags], lambda f: command.check_beam(f, names))
+
+
+def ports(job: str) -> Ports:
+    """Two jobs that share a node rarely share ports: they come from the job's id."""
+    first = FIRST_PORT + 2 * (int(re.sub(r"\D", "", job)) % PORT_PAIRS)
+    return Ports(first, first + 1)
+
+
+@contextlib.contextmanager
+def _why_it_was_stopped(job: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = _seconds_left(job)
+        what = (
+            "the time limit is near"
+            if left is not None and left < SECONDS_BEFORE_END
+            else "the job was cancelled"
+        )
+        print(f"{what}: submit the same command again to go on", file=sys.stderr)
+        raise
+
+
+def _seconds_left(job: str) -> int | None:
+    words = ["squeue", "--noheader", "--format=%L", f"--jobs={job}"]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", done.stdout.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Jobs that were submitted: how far they are, what they wrote, and their end."""
+
+import collections
+import glob
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from beam_zoo import output as outputs
+from beam_zoo import parts, plan
+from beam_zoo.errors import UserError
+from runners.slurm import layout
+from runners.slurm.layout import Record
+from runners.slurm.nodes import ask
+
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+
+
+def find(job: str, output: str | None) -> Record:
+    """A job's record, by its id.
+
+    Args:
+        job: the id that `submit` printed.
+        output: folder of the output, or None to ask Slurm where the job's script is.
+
+    Raises:
+        UserError: Slurm has forgotten the job, or it is not one of ours.
+    """
+    if not re.fullmatch(r"\d+", job):
+        raise UserError(f"a job's id is a number, not {job!r}")
+    if output is not None:
+        return layout.record(output, job)
+    for text in (_scontrol(job), _sacct(job, "SubmitLine")):
+        for path in re.findall(r"(?:Command=| )(/.*?\.sh)(?:\s|$)", text):
+            if os.path.basename(os.path.dirname(path)) == outputs.JOBS:
+                return layout.record(os.path.dirname(os.path.dirname(path)), job)
+    raise UserError(
+        f"Slurm does not know a job {job} of python -m runners.slurm (any more): give --output OUT"
+    )
+
+
+def status(record: Record) -> list[str]:
+    """Lines that say what the job does, and how far the output is."""
+    lines = [f"job {record.job} ({record.engine}): {_state(record.job)}"]
+    if record.finish:
+        lines.append(f"job {record.finish} (tables): {_state(record.finish)}")
+    made = plan.read(record.output)
+    if made is None:
+        return [*lines, f"{record.output} has no plan any more"]
+    done = parts.stored_parts(made, record.output)
+    galaxies = sum(made.snippet(number).size for number in done)
+    text = f"galaxies: {galaxies:,} of {made.rows:,} stored"
+    rate = _rate(record, made, done)
+    if rate and galaxies < made.rows:
+        text += f", {rate:.1f} galaxies/s, {_time((made.rows - galaxies) / rate)} left"
+    elif rate:
+        text += f", {rate:.1f} galaxies/s"
+    complete = os.path.exists(os.path.join(record.output, outputs.MANIFEST))
+    return [*lines, text, f"tables: {'complete' if complete else 'not complete'}, in {record.output}"]
+
+
+def _rate(record: Record, made: plan.Plan, done: parts.Stored) -> float:
+    """Galaxies per second of what this job has stored, from its start to its last part."""
+    folder = os.path.join(record.output, parts.folders(made)[0])
+    begin = _start(record.job) or record.submitted
+    times = {}
+    for number, refs in done.items():
+        moment = os.path.getmtime(os.path.join(folder, refs[0].name))
+        if moment >= begin:
+            times[number] = moment
+    if not times:
+        return 0.0
+    return sum(made.snippet(number).size for number in times) / max(1.0, max(times.values()) - begin)
+
+
+def _start(job: str) -> float | None:
+    """When the job (the first task of an array) started, in seconds since 1970."""
+    found = re.findall(r"\bStartTime=(\d\S+)", _scontrol(job))
+    moments = [time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) for text in found]
+    return min((moment for moment in moments if moment <= time.time()), default=None)
+
+
+def _state(job: str) -> str:
+    """Slurm's word for it, and what it says of the reason and the time."""
+    described = _scontrol(job)
+    states = re.findall(r"\bJobState=(\S+)", described)
+    if not states:
+        known = _sacct(job, "State,ExitCode,Elapsed").split("\n")[0].split("|")
+        return (
+            f"{known[0]}, exit code {known[1]}, {known[2]}"
+            if len(known) == 3
+            else "ended; Slurm has forgotten it"
+        )
+    if len(states) > 1:
+        return ", ".join(f"{count} {state}" for state, count in collections.Counter(states).items())
+    found = dict(re.findall(r"\b(Reason|RunTime|TimeLimit|NodeList|ExitCode)=(\S+)", described))
+    state = states[0]
+    if state == "PENDING":
+        return f"PENDING ({found['Reason']})"
+    if state in ENDED:
+        return f"{state}, exit code {found['ExitCode']}, after {found['RunTime']}"
+    return f"{state} on {found['NodeList']} for {found['RunTime']} of {found['TimeLimit']}"
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min"
+        if minutes
+        else f"{seconds:.0f} s"
+    )
+
+
+def not_ended(output: str) -> list[str]:
+    """Ids of an output's jobs that wait or run."""
+    ids = [job for record in layout.records(output) for job in (record.job, record.finish) if job]
+    return [job for job in ids if set(re.findall(r"\bJobState=(\S+)", _scontrol(job))) - ENDED]
+
+
+def logs(record: Record) -> list[Path]:
+    """The logs that are there: of the job, of its tasks, and of what builds the tables."""
+    found = sorted(glob.glob(glob.escape(record.log).replace("%a", "*")))
+    if record.finish_log and os.path.exists(record.finish_log):
+        found.append(record.finish_log)
+    return [Path(path) for path in found]
+
+
+def other_logs(record: Record) -> list[Path]:
+    """Logs of Flink's processes and of the Python workers."""
+    return sorted((layout.folder(record.output) / record.job).glob("*.log"))
+
+
+def cancel(record: Record) -> None:
+    """End the job, and the one that waits for it."""
+    ask("scancel", record.job, *([record.finish] if record.finish else []))
+
+
+def _scontrol(job: str) -> str:
+    """Slurm's description of a job, a line a task; empty when it has forgotten it."""
+    done = subprocess.run(
+        ["scontrol", "--oneliner", "show", "job", job],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _sacct(job: str, fields: str) -> str:
+    """What Slurm's accounting, where a cluster has one, remembers of a job."""
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", f"--format={fields}"]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

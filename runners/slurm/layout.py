@@ -1,0 +1,64 @@
+"""Where a job's script, record and logs are: below the output, so that who has the output finds them."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from beam_zoo.errors import UserError
+from beam_zoo.files import write_json
+from beam_zoo.output import JOBS
+
+
+def folder(output: str) -> Path:
+    """The folder of all jobs of an output."""
+    return Path(os.path.abspath(os.path.expanduser(output)), JOBS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A job that was submitted.
+
+    Attributes:
+        job: its id.
+        engine: `flink` or `array`.
+        output: folder of the output.
+        log: of the job; of an array `%a` stands for the task's number.
+        script: the batch script.
+        finish: id of the job that builds the tables of an array, and its log.
+        submitted: when, in seconds since 1970.
+    """
+
+    job: str
+    engine: str
+    output: str
+    log: str
+    script: str
+    submitted: float
+    finish: str | None = None
+    finish_log: str | None = None
+
+    def write(self) -> None:
+        """Keep it beside the script."""
+        write_json(str(folder(self.output) / f"{self.job}.json"), dataclasses.asdict(self))
+
+
+def records(output: str) -> list[Record]:
+    """All jobs of an output."""
+    return [_read(path) for path in sorted(folder(output).glob("*.json"))]
+
+
+def record(output: str, job: str) -> Record:
+    """One of an output's jobs.
+
+    Raises:
+        UserError: it is not one.
+    """
+    path = folder(output) / f"{job}.json"
+    if not path.exists():
+        raise UserError(f"job {job} was not submitted by python -m runners.slurm for {output}")
+    return _read(path)
+
+
+def _read(path: Path) -> Record:
+    return Record(**json.loads(path.read_text()))

@@ -1,0 +1,136 @@
+"""The nodes of the allocation that this process runs in."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from beam_zoo.errors import UserError, one_line
+from runners.flink.nodes import IDENTITY
+from runners.slurm.address import address_towards
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocation:
+    """What Slurm gave this job.
+
+    Attributes:
+        job: its id.
+        hosts: names of its nodes; this process runs on the first.
+        addresses: of the nodes, as Slurm reaches them.
+    """
+
+    job: str
+    hosts: list[str]
+    addresses: dict[str, str]
+
+    @classmethod
+    def here(cls) -> "Allocation":
+        """The allocation of this process.
+
+        Raises:
+            UserError: there is none.
+        """
+        try:
+            job, names = os.environ["SLURM_JOB_ID"], os.environ["SLURM_JOB_NODELIST"]
+        except KeyError as error:
+            raise UserError(
+                f"this is not a job of Slurm ({error.args[0]} is not set): use python -m runners.slurm submit"
+            ) from None
+        hosts = ask("scontrol", "show", "hostnames", names).split()
+        described = ask("scontrol", "--oneliner", "show", "node", names)
+        found = dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", described, re.MULTILINE))
+        return cls(job, hosts, {host: found.get(host, host) for host in hosts})
+
+    def own_address(self) -> str:
+        """IP address of this host, as the other nodes reach it."""
+        others = [self.addresses[host] for host in self.hosts[1:]]
+        return address_towards(others[0]) if others else "127.0.0.1"
+
+
+class SlurmNodes:
+    """TaskManagers as steps of the job: one a GPU, or one a node where no GPUs were asked for.
+
+    Args:
+        allocation: of this job.
+        gpus_per_node: GPUs that were asked for.
+    """
+
+    def __init__(self, allocation: Allocation, gpus_per_node: int) -> None:
+        self._job, self._gpus = allocation.job, gpus_per_node
+        self.address = allocation.own_address()
+        self._places = {
+            f"{host}-{number}": (host, number)
+            for host in allocation.hosts
+            for number in range(max(1, gpus_per_node))
+        }
+        self.names = list(self._places)
+        self._starts = dict.fromkeys(self.names, 0)
+
+    def start(
+        self, name: str, environment: dict[str, str], flink: Path, log: Path
+    ) -> "subprocess.Popen[bytes]":
+        """Start a TaskManager as a step of its own.
+
+        Args:
+            name: one of `names`.
+            environment: of Flink's scripts.
+            flink: Flink's folder.
+            log: where its output goes.
+        """
+        host, number = self._places[name]
+        self._starts[name] += 1
+        # Steps share the nodes with each other; a step of one task would otherwise be bound to one core.
+        words = [
+            "srun",
+            "--overlap",
+            "--nodes=1",
+            "--ntasks=1",
+            f"--nodelist={host}",
+            "--mem=0",
+            "--cpu-bind=none",
+        ]
+        words += [
+            "--quiet",
+            "--kill-on-bad-exit=1",
+            "--unbuffered",
+            "--export=ALL",
+            "--open-mode=append",
+            f"--output={log}",
+        ]
+        if self._gpus:
+            words.append(f"--gpus-per-node={self._gpus}")
+        words += [sys.executable, "-m", "runners.slurm.taskmanager", f"--name={name}", f"--flink={flink}"]
+        words += [
+            f"--identity={IDENTITY.format(name=name, start=self._starts[name])}",
+            f"--jobmanager={self.address}",
+        ]
+        words += [f"--gpu={number}", f"--of={max(1, self._gpus)}"] if self._gpus else []
+        return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        """SIGTERM to all steps: srun itself would kill its tasks at once."""
+        subprocess.run(
+            ["scancel", "--quiet", "--signal=TERM", self._job], stdin=subprocess.DEVNULL, capture_output=True
+        )
+
+
+def ask(*words: str) -> str:
+    """What a command of Slurm prints.
+
+    Raises:
+        UserError: it is not there, or says no.
+    """
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {words[0]} on the PATH: this machine is not of a cluster with Slurm"
+        ) from None
+    if done.returncode:
+        raise UserError(
+            f"{words[0]}: {one_line(done.stderr or done.stdout or f'exit code {done.returncode}')}"
+        )
+    return done.stdout

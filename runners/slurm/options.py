@@ -1,0 +1,209 @@
+"""The command line of `submit`: its own options, those of sbatch, and after `--` those of predict."""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from beam_zoo.errors import UserError, did_you_mean
+from pipelines.command import check_beam
+from pipelines.options import COMMAND_LINE, OPTIONS, Options, Parser, parse, split_command_line
+from runners.beam_options import runner_name
+from runners.slurm.job import COMMANDS, add_flink_options
+from runners.slurm.nodes import ask
+
+FLINK, ARRAY = "flink", "array"
+NOTE = (
+    "Any other option before the -- is one of sbatch, in its long form; after it come the options of predict."
+)
+_OURS = {
+    **dict.fromkeys(("array", "ntasks", "ntasks-per-node"), "--tasks, with --engine array"),
+    **dict.fromkeys(("gpus", "gpus-per-task", "gpus-per-socket"), "--gpus_per_node"),
+    "exclusive": "nothing, whole nodes are asked for, or --shared_nodes",
+    "oversubscribe": "--shared_nodes",
+    **dict.fromkeys(("output", "error", "open-mode"), "nothing: logs are below the output"),
+    **dict.fromkeys(("chdir", "export", "export-file", "signal", "input"), "nothing: the job needs its own"),
+    **dict.fromkeys(
+        ("parsable", "quiet", "test-only", "verbose", "wait", "wrap", "version", "usage"), "nothing"
+    ),
+}
+"""Options of sbatch that the scripts set, and what to use instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """What is to be submitted.
+
+    Attributes:
+        engine: `flink` or `array`.
+        nodes: how many.
+        gpus_per_node: 0 for none.
+        tasks: of an array.
+        shared_nodes: whether other jobs may use the same nodes.
+        print_only: whether only to print the scripts.
+        flink: options of `runners.slurm.job`.
+        directives: options of sbatch.
+        command: `predict` or `represent`.
+        options: of that command.
+    """
+
+    engine: str
+    nodes: int
+    gpus_per_node: int
+    tasks: int
+    shared_nodes: bool
+    print_only: bool
+    flink: dict[str, object]
+    directives: dict[str, str | None]
+    command: str
+    options: Options
+
+
+def make_parser(parser: Parser) -> Parser:
+    """Add the options of `submit`."""
+    add = parser.add_argument
+    add("--nodes", type=_count, default=1, metavar="N", help="nodes (default 1)")
+    add(
+        "--gpus_per_node",
+        type=int,
+        default=0,
+        metavar="N",
+        help="GPUs of each; the job then runs with --device=cuda",
+    )
+    add("--time", required=True, metavar="HH:MM:SS", help="time limit, as sbatch takes it")
+    add(
+        "--engine",
+        choices=(FLINK, ARRAY),
+        help="flink, the default for more than one node, or array: one task per range of snippets",
+    )
+    add("--flink", metavar="DIR", help="folder of python -m runners.flink install DIR (engine flink)")
+    add("--tasks", type=_count, metavar="N", help="tasks of an array (default: one a GPU, or one a node)")
+    add(
+        "--shared_nodes",
+        action="store_true",
+        help="let other jobs use the same nodes: their users then reach the workers' ports",
+    )
+    add(
+        "--command",
+        choices=tuple(COMMANDS),
+        default="predict",
+        help="what the options after -- are of (default predict)",
+    )
+    add(
+        "--print",
+        action="store_true",
+        dest="print_only",
+        help="do all checks, print the batch script and submit nothing",
+    )
+    add_flink_options(parser)
+    return parser
+
+
+def read(parser: Parser, words: Sequence[str]) -> Submission:
+    """Everything that was given, checked as far as words can be.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    index = list(words).index("--") if "--" in words else len(words)
+    own, theirs = words[:index], words[index + 1 :]
+    values, flags, stray = split_command_line(parser, own)
+    if not theirs:
+        raise UserError("after the options of the job come -- and those of predict (--help lists the first)")
+    if stray:
+        raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
+    directives = _directives(flags, parser, values["print_only"])
+    directives = {"time": values["time"], **directives}
+    engine = values["engine"] or (FLINK if values["nodes"] > 1 else ARRAY)
+    settings = {
+        name: values[name]
+        for name in ("jobmanager_memory", "taskmanager_memory", "registration_seconds", "restarts")
+        if values[name] != parser.get_default(name)
+    }
+    if engine == FLINK:
+        if values["tasks"]:
+            raise UserError("--tasks is of --engine array: Flink has a TaskManager a GPU, or a node")
+        if not values["flink"]:
+            raise UserError("--engine flink needs --flink DIR, made by python -m runners.flink install DIR")
+    elif settings or values["flink"]:
+        name = next(iter(settings), "flink")
+        raise UserError(f"--{name} is of --engine flink, and this is --engine array")
+    options = _options(values["command"], theirs, engine, values["gpus_per_node"])
+    return Submission(
+        engine=engine,
+        nodes=values["nodes"],
+        gpus_per_node=values["gpus_per_node"],
+        tasks=values["tasks"] or values["nodes"] * max(1, values["gpus_per_node"]),
+        shared_nodes=values["shared_nodes"],
+        print_only=values["print_only"],
+        flink={"flink": values["flink"], **settings} if engine == FLINK else {},
+        directives=directives,
+        command=values["command"],
+        options=options,
+    )
+
+
+def _directives(flags: list[str], parser: argparse.ArgumentParser, print_only: bool) -> dict[str, str | None]:
+    """Options of sbatch, without their dashes; underscores may stand for dashes within."""
+    found: dict[str, str | None] = {}
+    for flag in flags:
+        word, equals, value = flag[2:].partition("=")
+        name = word.replace("_", "-")
+        if name in _OURS or (name == "gres" and "gpu" in value):
+            raise UserError(f"--{word} is set by submit: use {_OURS.get(name, '--gpus_per_node')}")
+        if re.search(r"[\r\n\0]", value):
+            raise UserError(f"--{word}: a batch script cannot hold a line break there")
+        found[name] = value if equals else None
+    if found and not print_only:
+        valid = set(re.findall(r"--([a-z][a-z-]*)", ask("sbatch", "--help")))
+        for name in found:
+            if name not in valid:
+                own = {
+                    s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")
+                }
+                near = did_you_mean(name, valid | own)
+                raise UserError(f"there is no option --{name} of sbatch or of submit{near}")
+    return found
+
+
+def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:
+    """Options of predict, as the job is to have them."""
+    names = [option.name for option in OPTIONS]
+    options = parse(command, COMMANDS[command], words, lambda flags: check_beam(flags, names))
+    runner = runner_name(options.beam)
+    given = any(flag.startswith("--runner") for flag in options.beam)
+    if given and runner != {FLINK: "FlinkRunner", ARRAY: "DirectRunner"}[engine]:
+        raise UserError(f"--runner={runner} does not go with --engine {engine}, which brings its own")
+    if engine == FLINK and (bad := [f for f in options.beam if _names_a_cluster(f)]):
+        raise UserError(f"{bad[0]} does not go with --engine {engine}, which starts a Flink of its own")
+    if options.snippets:
+        raise UserError(
+            "--snippets is given by --engine array to its tasks: leave it out, or submit with sbatch yourself"
+        )
+    if options.print_config or options.dry_run:
+        what = "print_config" if options.print_config else "dry_run"
+        raise UserError(
+            f"--{what} submits nothing: run python -m pipelines.{command}, or submit with --print"
+        )
+    values, origins = dict(options.values), dict(options.origins)
+    wanted = "cuda" if gpus else "cpu"
+    if values["device"] not in ("auto", wanted):
+        need = (
+            "--gpus_per_node N asks for GPUs" if wanted == "cpu" else "leave out --gpus_per_node, or --device"
+        )
+        raise UserError(f"--device={values['device']} does not go with {gpus} GPUs a node: {need}")
+    values["device"], origins["device"] = wanted, COMMAND_LINE
+    return Options(values, origins, [f for f in options.beam if not f.startswith("--runner")])
+
+
+def _names_a_cluster(flag: str) -> bool:
+    return flag.startswith(
+        ("--flink_", "--environment_", "--job_endpoint", "--parallelism", "--sdk_worker", "--direct_")
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number

@@ -1,0 +1,115 @@
+"""Batch scripts, as text: what they are made from is all that they depend on."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+
+WARNING_SECONDS = 60
+"""How long before the time limit Slurm says so: time enough to end in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What the scripts of one submission have in common.
+
+    Attributes:
+        command: `predict` or `represent`.
+        output: folder of the output.
+        logs: folder of scripts and logs.
+        python: the interpreter of the shared environment.
+        working_folder: where the job starts.
+        environment: variables that it needs, such as JAVA_HOME.
+        directives: options of sbatch, without the dashes, that the user gave; None stands for a bare one.
+        options: of the command, one a word.
+    """
+
+    command: str
+    output: str
+    logs: str
+    python: str
+    working_folder: str
+    environment: Mapping[str, str]
+    directives: Mapping[str, str | None]
+    options: Sequence[str]
+
+
+def flink(
+    batch: Batch, *, nodes: int, gpus_per_node: int, shared_nodes: bool, settings: Mapping[str, object]
+) -> str:
+    """The script of a job that runs Flink on its nodes.
+
+    Args:
+        batch: see there.
+        nodes: how many.
+        gpus_per_node: GPUs, and so TaskManagers, of a node; 0 for a TaskManager without one.
+        shared_nodes: whether other jobs may use the same nodes.
+        settings: options of `runners.slurm.job`.
+    """
+    directives: dict[str, object] = {"nodes": nodes}
+    directives |= {"gpus-per-node": gpus_per_node} if gpus_per_node else {}
+    directives |= {} if shared_nodes else {"exclusive": None}
+    directives |= {"output": f"{_plain(batch.logs)}/%j.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
+    own = [f"--{name}={value}" for name, value in settings.items()]
+    if gpus_per_node:
+        own.append(f"--gpus_per_node={gpus_per_node}")
+    words = [*map(shlex.quote, own), f"-- {batch.command}", *map(shlex.quote, batch.options)]
+    return _script(batch, directives, "on Flink", [], "runners.slurm.job", words)
+
+
+def array(batch: Batch, *, ranges: Sequence[str], whole_nodes: bool, gpus_per_task: int) -> str:
+    """The script of an array: each task predicts the snippets of one range.
+
+    Args:
+        batch: see there.
+        ranges: `A:B`, one a task.
+        whole_nodes: whether no other job may use a task's node.
+        gpus_per_task: 0 or 1.
+    """
+    directives: dict[str, object] = {"array": f"0-{len(ranges) - 1}", "nodes": 1}
+    directives |= {"gpus-per-node": gpus_per_task} if gpus_per_task else {}
+    directives |= {"exclusive": None} if whole_nodes else {}
+    directives |= {"output": f"{_plain(batch.logs)}/%A_%a.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
+    lines = [f"snippets=({' '.join(ranges)})", "export OMP_NUM_THREADS=$SLURM_CPUS_ON_NODE"]
+    words = [*map(shlex.quote, batch.options), '--snippets="${snippets[$SLURM_ARRAY_TASK_ID]}"']
+    return _script(batch, directives, "some snippets a task", lines, f"pipelines.{batch.command}", words)
+
+
+def finish(batch: Batch, *, max_failure_fraction: float) -> str:
+    """The script of the job that builds the tables when an array has ended.
+
+    Args:
+        batch: see there.
+        max_failure_fraction: of the rows.
+    """
+    directives: dict[str, object] = {"nodes": 1, "output": f"{_plain(batch.logs)}/%j.log"}
+    words = [shlex.quote(batch.output), f"--max_failure_fraction={max_failure_fraction:g}"]
+    return _script(batch, directives, "the tables", [], "pipelines.finish", words)
+
+
+def _script(
+    batch: Batch,
+    directives: Mapping[str, object],
+    what: str,
+    lines: Sequence[str],
+    module: str,
+    words: Sequence[str],
+) -> str:
+    """Directives, then one command, of words for the shell, in the shell's place: so it gets Slurm's signals."""
+    common = {"job-name": f"beam-zoo-{batch.command}", "chdir": batch.working_folder, "open-mode": "append"}
+    requeue = {} if "no-requeue" in batch.directives else {"requeue": None}
+    chosen = {**common, **requeue, **directives, **batch.directives}
+    text = ["#!/bin/bash", f"# {batch.command}, {what}: {batch.output}"]
+    text += [
+        f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={shlex.quote(str(value))}"
+        for name, value in chosen.items()
+    ]
+    text += [""]
+    text += [f"export {name}={shlex.quote(value)}" for name, value in batch.environment.items()]
+    text += lines
+    program = f"exec {shlex.quote(batch.python)} -m {module}"
+    return "\n".join([*text, " \\\n  ".join([program, *words]), ""])
+
+
+def _plain(path: str) -> str:
+    """A path in which sbatch finds no pattern."""
+    return path.replace("%", "%%")

@@ -1,0 +1,165 @@
+"""Plan on the login node, write the batch script, hand it to Slurm."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from beam_zoo.errors import RunFailed, UserError, one_line
+from beam_zoo.files import publish
+from pipelines import prepare as preparation
+from pipelines.describe import describe
+from pipelines.options import OPTIONS, Options, models_of
+from runners.flink import install, jvm
+from runners.slurm import jobs, layout, script
+from runners.slurm.nodes import ask
+from runners.slurm.options import ARRAY, FLINK, Submission
+
+ENVIRONMENT = ("JAVA_HOME",)
+"""Variables of the login node that stand in the script; sbatch hands on all others by itself."""
+
+
+def submit(wanted: Submission) -> int:
+    """All checks and the plan, then the job.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: something is wrong that the user can put right; then nothing is written or submitted.
+    """
+    options = wanted.options
+    if wanted.engine == FLINK:
+        root = install.check(str(wanted.flink["flink"]))
+        wanted = dataclasses.replace(wanted, flink={**wanted.flink, "flink": str(root)})
+        if jvm.version() not in jvm.VERSIONS:
+            print(f"note: {jvm.NEEDED} (on the nodes; there is none here)", file=sys.stderr)
+    # Only a worker can know its device: the plan is made as for a cluster, whatever the engine.
+    there = Options(options.values, options.origins, [*options.beam, "--runner=FlinkRunner"])
+    prepared = preparation.prepare(wanted.command, there)
+    output, plan = prepared.run.output, prepared.run.plan
+    if options.overwrite and not wanted.print_only and (running := jobs.not_ended(output)):
+        raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
+    stored = prepared.stored
+    missing = [number for number in range(plan.snippets) if number not in stored]
+    texts = _scripts(wanted, output, missing, plan.snippets)
+    if wanted.print_only:
+        print("\n".join(texts), end="")
+        return 0
+    _ask_slurm_first(texts)
+    print(describe(prepared), file=sys.stderr)
+    preparation.publish(prepared, overwrite=options.overwrite)
+    record = _hand_in(wanted, output, texts)
+    print(f"job {record.job} ({record.engine}): {record.log}")
+    if record.finish:
+        print(f"job {record.finish} then builds the tables: {record.finish_log}")
+    print(f"script: {record.script}")
+    print(f"python -m runners.slurm status {record.job} says how far it is")
+    return 0
+
+
+def _scripts(wanted: Submission, output: str, missing: list[int], count: int) -> list[str]:
+    """The job's script; for an array also that of the job after it."""
+    batch = script.Batch(
+        command=wanted.command,
+        output=output,
+        logs=str(layout.folder(output)),
+        python=sys.executable,
+        working_folder=os.getcwd(),
+        environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        directives=wanted.directives,
+        options=words_of(wanted.options),
+    )
+    if wanted.engine == FLINK:
+        nodes = {"nodes": wanted.nodes, "gpus_per_node": wanted.gpus_per_node}
+        return [script.flink(batch, **nodes, shared_nodes=wanted.shared_nodes, settings=wanted.flink)]
+    gpus = 1 if wanted.gpus_per_node else 0
+    # Several tasks share a node that has several GPUs. No task listens on the network.
+    whole = not wanted.shared_nodes and wanted.gpus_per_node <= 1
+    ranges = split_evenly(missing or list(range(count)), wanted.tasks, count)
+    later = {name: value for name, value in wanted.directives.items() if name not in ("dependency", "begin")}
+    fraction = wanted.options.max_failure_fraction
+    return [
+        script.array(batch, ranges=ranges, whole_nodes=whole, gpus_per_task=gpus),
+        script.finish(dataclasses.replace(batch, directives=later), max_failure_fraction=fraction),
+    ]
+
+
+def words_of(options: Options) -> list[str]:
+    """The options that are not the default, with absolute paths; without those that act once, at submission."""
+    words = []
+    for option in OPTIONS:
+        value = options.values[option.name]
+        if value == option.default or option.name == "overwrite":
+            continue
+        if option.kind == "flag":
+            words.append(f"--{option.name}")
+            continue
+        values = models_of(value) if option.name == "models" else value if option.many else [value]
+        for each in values:
+            if option.kind == "path" and "://" not in each:
+                each = os.path.abspath(os.path.expanduser(each))
+            words.append(f"--{option.name}={each}")
+    return words + options.beam
+
+
+def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
+    """Ranges `A:B` that together are all snippets, each with as many that are to do.
+
+    Args:
+        snippets: numbers of those to do, ascending, at least one.
+        tasks: how many ranges at most.
+        count: of all snippets.
+    """
+    tasks = min(tasks, len(snippets))
+    begins = [0, *(snippets[len(snippets) * task // tasks] for task in range(1, tasks)), count]
+    return [f"{begins[task]}:{begins[task + 1]}" for task in range(tasks)]
+
+
+def _ask_slurm_first(texts: list[str]) -> None:
+    """What sbatch would refuse is refused before anything is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        for text in texts:
+            file = Path(folder, "job.sh")
+            file.write_text(text)
+            words = ["sbatch", "--test-only", str(file)]
+            try:
+                done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            except FileNotFoundError:
+                raise UserError(
+                    "there is no sbatch on the PATH: this machine is not of a cluster with Slurm"
+                ) from None
+            if done.returncode:
+                said = done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "")
+                raise UserError(f"Slurm refuses the job: {one_line(said)}")
+
+
+def _hand_in(wanted: Submission, output: str, texts: list[str]) -> layout.Record:
+    folder, begin = layout.folder(output), time.time()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{os.getpid()}"
+    files = []
+    for name, text in zip((wanted.engine, "finish"), texts, strict=False):
+        file = folder / f"{name}-{stamp}.sh"
+        publish(str(file), text.encode())
+        files.append(str(file))
+    job = _sbatch(files[0])
+    log = str(folder / (f"{job}_%a.log" if wanted.engine == ARRAY else f"{job}.log"))
+    record = layout.Record(job, wanted.engine, output, log, files[0], begin)
+    record.write()
+    if wanted.engine == ARRAY:
+        try:
+            finish = _sbatch(f"--dependency=afterany:{job}", files[1])
+        except UserError as error:
+            raise RunFailed(
+                f"job {job} is submitted, but not the one after it, which builds the tables: {error}"
+            ) from None
+        record = dataclasses.replace(record, finish=finish, finish_log=str(folder / f"{finish}.log"))
+        record.write()
+    return record
+
+
+def _sbatch(*words: str) -> str:
+    return ask("sbatch", "--parsable", *words).strip().partition(";")[0]

@@ -1,0 +1,80 @@
+"""A step of the job: one TaskManager, with a GPU of its own, and nothing left on the node when it ends."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from types import FrameType
+
+from beam_zoo.errors import UserError
+from runners.flink import jvm
+from runners.slurm.address import address_towards
+
+MISTAKE = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run Flink's script to its end; returns its exit code, or 2 with a line that says what is wrong."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name in ("name", "identity", "flink", "jobmanager"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--gpu", type=int)
+    parser.add_argument("--of", type=int, default=1)
+    options = parser.parse_args(argv)
+    try:
+        jvm.check()
+        environment = dict(os.environ)
+        if options.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = _gpu(options.gpu, options.of)
+        own = address_towards(options.jobmanager)
+    except UserError as error:
+        print(f"error: {error}", flush=True)
+        return MISTAKE
+    # A TaskManager's Python worker takes its share of the cores that the job has here.
+    cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("SLURM_CPUS_ON_NODE", os.cpu_count() or 1)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // options.of)))
+    return _run(options, own, environment)
+
+
+def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> int:
+    with tempfile.TemporaryDirectory(
+        prefix=f"beam-zoo-{options.name}-", ignore_cleanup_errors=True
+    ) as scratch:
+        words = [os.path.join(options.flink, "bin", "taskmanager.sh"), "start-foreground"]
+        for setting in (
+            f"taskmanager.resource-id={options.identity}",
+            f"taskmanager.host={own}",
+            f"taskmanager.bind-host={own}",
+            f"io.tmp.dirs={scratch}",
+        ):
+            words += ["-D", setting]
+        environment["TMPDIR"] = scratch
+        process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+
+        stopped = threading.Event()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            stopped.set()
+            process.terminate()
+
+        signal.signal(signal.SIGTERM, stop)
+        code = process.wait()
+        return 0 if stopped.is_set() else code
+
+
+def _gpu(number: int, wanted: int) -> str:
+    """The number-th of the GPUs that Slurm gave to this step."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = [gpu for gpu in given.split(",") if gpu]
+    if len(gpus) < wanted:
+        raise UserError(
+            f"{os.uname().nodename} gives this job {len(gpus)} GPUs (CUDA_VISIBLE_DEVICES={given!r}), {wanted} were asked for"
+        )
+    return gpus[number]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
