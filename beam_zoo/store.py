@@ -1,6 +1,7 @@
 """The step that makes samples durable, before any shuffle that follows inference."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from beam_zoo import parts
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
 
+LOGGER = logging.getLogger("beam_zoo")
 REMAINDERS = "remainders"
 
 
@@ -71,6 +73,7 @@ def store(run: Run, snippet: Snippet, batches: list[Batch]) -> Iterator[PartRef]
     """Write a snippet's part and yield its reference (nothing, where a second try had no success at all)."""
     ref = parts.write_parts(run.plan, run.output, snippet, batches)
     if ref is not None:
+        LOGGER.info("snippet %d is stored", snippet.number)
         yield ref
 
 

@@ -113,8 +113,8 @@ class Application:
             "--environment_type=PROCESS",
             f"--environment_config={manager.environment_config()}",
             "--sdk_worker_parallelism=1",
-            # The same Python process for all steps of the graph.
-            "--environment_cache_millis=600000",
+            # A Python process is not kept for later steps: one that was killed would be, too.
+            "--environment_cache_millis=0",
             f"--parallelism={len(self._nodes.names)}",
         ]
 

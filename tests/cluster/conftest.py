@@ -1,0 +1,187 @@
+"""A real Slurm, a real Flink, and predictions that are submitted to them."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runners.slurm.__main__ import main as slurm_main
+from tests import checkpoints
+from tests.cluster import slurm
+
+SECONDS = 150
+MEMORY = ["--taskmanager_memory", "1200m", "--jobmanager_memory", "800m"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests need what a laptop rarely has; CI has it, and there its absence is an error."""
+    lacking = slurm.missing()
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+            if lacking and "CI" not in os.environ:
+                item.add_marker(pytest.mark.skip(reason=f"cluster tests need {', '.join(lacking)}"))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two nodes."""
+    assert not slurm.missing()
+    folder = tmp_path_factory.mktemp("slurm") / "slurm"
+    # Two workers share the cores of one host here.
+    with pytest.MonkeyPatch.context() as patch, slurm.running(folder):
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def flink(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Flink, as a user installs it."""
+    folder = tmp_path_factory.mktemp("flink") / "installed"
+    words = [sys.executable, "-m", "runners.flink", "install", folder]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slow(trees: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A member that takes its time: an encoder pass, and a view, for every pass."""
+    path = tmp_path_factory.mktemp("slow") / "slow.yaml"
+    return checkpoints.member(
+        path, trees[0].with_suffix(".ckpt"), view="default", schema=checkpoints.TREE_SCHEMA
+    )
+
+
+@dataclasses.dataclass
+class Job:
+    """A job that was submitted.
+
+    Attributes:
+        id: Slurm's.
+        output: folder of the output.
+        finish: id of the job that builds an array's tables.
+    """
+
+    id: str
+    output: Path
+    finish: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where Flink's logs are."""
+        return self.output / "_slurm" / self.id
+
+    def log(self) -> str:
+        """The job's log."""
+        path = self.output / "_slurm" / f"{self.id}.log"
+        return path.read_text() if path.exists() else ""
+
+    def field(self, name: str, job: str | None = None) -> str:
+        """What Slurm says of it, such as `JobState`."""
+        words = ["scontrol", "--oneliner", "show", "job", job or self.id]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found = re.findall(rf"\b{name}=(\S+)", done.stdout)
+        return ",".join(sorted(set(found)))
+
+    def wait(self, seconds: float = SECONDS) -> str:
+        """Its state when it has ended."""
+        wait_for(
+            lambda: self.field("JobState") not in ("PENDING", "RUNNING", "COMPLETING"), seconds, self.log
+        )
+        return self.field("JobState")
+
+    def parts(self) -> dict[str, int]:
+        """Stored parts, by name, with their inodes: a part that was written again has another."""
+        return {path.name: path.stat().st_ino for path in (self.output / "samples").glob("part-*.parquet")}
+
+    def wait_for_parts(self, count: int) -> None:
+        """Until so many are stored."""
+        wait_for(lambda: len(self.parts()) >= count, SECONDS, self.log)
+
+    def manifest(self) -> dict:
+        """The output's manifest."""
+        return json.loads((self.output / "manifest.json").read_text())
+
+    def processes(self) -> dict[int, list[str]]:
+        """Command lines of all that the job has started and that is still there."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if f"SLURM_JOB_ID={self.id}".encode() in environment and words != [""]:
+                found[int(entry.name)] = words
+        return found
+
+    def kill(self, words: str) -> None:
+        """SIGKILL to one of its processes whose command line holds these words."""
+        pid = next(pid for pid, line in self.processes().items() if words in " ".join(line))
+        os.kill(pid, signal.SIGKILL)
+
+    def assert_nothing_left(self) -> None:
+        """No process, no key, no scratch."""
+        wait_for(lambda: not self.processes(), 20, lambda: str(self.processes()))
+        assert not (self.folder / "private").exists()
+        assert not list(Path("/tmp").glob("beam-zoo-n[12]-*"))
+
+
+def wait_for(condition: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:
+    """Until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.3)
+
+
+@pytest.fixture
+def submit(cluster, flink, catalogue, trees, tmp_path, capfd):
+    """Submits a prediction as a user does: options of the job, then those of predict."""
+    jobs: list[Job] = []
+
+    def submit(
+        job_options: list[object], *options: object, models=trees, output: Path | None = None, flink=flink
+    ) -> Job:
+        folder = output or tmp_path / f"output-{len(jobs)}"
+        words = ["submit", "--time", "00:10:00", *job_options]
+        if "array" not in job_options:
+            words += ["--flink", flink, *MEMORY]
+        words += ["--", "--catalogue", catalogue, "--models", *models, "--output", folder, *options]
+        capfd.readouterr()
+        code = slurm_main([str(word) for word in words])
+        said = capfd.readouterr()
+        assert code == 0, said.err
+        ids = re.findall(r"^job (\d+)", said.out, re.MULTILINE)
+        jobs.append(Job(ids[0], folder, *ids[1:]))
+        return jobs[-1]
+
+    yield submit
+    for job in jobs:
+        subprocess.run(["scancel", "--quiet", job.id, *([job.finish] if job.finish else [])])
+    for job in jobs:
+        job.wait()
+
+
+@pytest.fixture
+def slurm_command(capfd):
+    """Runs `python -m runners.slurm` with these words in this process: code, stdout, stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = slurm_main([str(word) for word in words])
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return run

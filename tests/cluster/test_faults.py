@@ -1,0 +1,153 @@
+"""What is lost, killed or cancelled: what goes on, what ends, and what is left."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.compare import assert_same
+from tests.cluster.conftest import SECONDS, Job, wait_for
+
+SLOW = ["--snippet_size", 4, "--passes", 10]
+STORED = '--sdk_harness_log_level_overrides={"beam_zoo":"INFO"}'
+TASKMANAGER, JOBMANAGER, WORKER = (
+    "TaskManagerRunner",
+    "StandaloneApplicationClusterEntryPoint",
+    "sdk_worker_main",
+)
+CLEAR = 30
+"""Seconds in which a job that cannot go on says why, and ends."""
+
+
+def last_line(job: Job) -> str:
+    """Of the job's log."""
+    return job.log().strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def slow_direct(slow, catalogue, tmp_path_factory) -> Path:
+    """The local runner's output of the same."""
+    from pipelines import predict
+
+    output = tmp_path_factory.mktemp("direct") / "output"
+    words = ["--catalogue", catalogue, "--models", slow, "--output", output, *SLOW]
+    assert predict.main([str(word) for word in words]) == 0
+    return output
+
+
+def test_a_lost_taskmanager_and_a_lost_worker(submit, slow, slow_direct):
+    """Both are made good; nothing that was stored is predicted again."""
+    job = submit(["--nodes", 2], *SLOW, STORED, models=[slow])
+    job.wait_for_parts(3)
+    job.kill(TASKMANAGER)
+    wait_for(lambda: "it is started again" in job.log(), CLEAR, job.log)
+    before = job.parts()
+    job.wait_for_parts(len(before) + 3)
+    job.kill(WORKER)
+    assert job.wait() == "COMPLETED", job.log()
+    assert "Flink goes on after a failure" in job.log()
+    assert before.items() <= job.parts().items()
+    stored = [
+        re.findall(r"snippet (\d+) is stored", log.read_text()) for log in job.folder.glob("worker-*.log")
+    ]
+    numbers = [int(number) for each in stored for number in each]
+    assert sorted(numbers) == list(range(len(job.parts())))
+    assert_same(slow_direct, job.output)
+    job.assert_nothing_left()
+
+
+def test_a_lost_jobmanager(submit, slow):
+    """The job says so and ends; what is stored stays."""
+    job = submit(["--nodes", 2], *SLOW, models=[slow])
+    job.wait_for_parts(2)
+    begin = time.monotonic()
+    job.kill(JOBMANAGER)
+    assert job.wait(CLEAR) == "FAILED" and time.monotonic() - begin < CLEAR
+    assert job.field("ExitCode") == "1:0"
+    assert last_line(job).startswith("error: Flink's JobManager ended with exit code"), job.log()
+    assert "the same command goes on" in last_line(job)
+    assert len(job.parts()) >= 2
+    job.assert_nothing_left()
+
+
+def test_cancelled_at_half_then_requeued(submit, slow, slow_direct, slurm_command):
+    """A job that is cancelled leaves nothing running; the same submission, and a requeued job, go on."""
+    job = submit(["--nodes", 2], *SLOW, models=[slow])
+    job.wait_for_parts(12)
+    code, out, _ = slurm_command("status", job.id)
+    assert code == 0 and f"job {job.id} (flink): RUNNING on n[1-2]" in out
+    assert re.search(r"galaxies: \d+ of 128 stored, [\d.]+ galaxies/s, \d+ (s|min) left", out), out
+    begin = time.monotonic()
+    assert slurm_command("cancel", job.id)[0] == 0
+    job.wait(CLEAR)
+    assert time.monotonic() - begin < CLEAR
+    assert "the job was cancelled: submit the same command again to go on" in job.log()
+    assert last_line(job).startswith("stopped: what is stored stays")
+    job.assert_nothing_left()
+    before = job.parts()
+    assert 12 <= len(before) < 32
+
+    again = submit(["--nodes", 2], *SLOW, models=[slow], output=job.output)
+    again.wait_for_parts(len(before) + 3)
+    subprocess.run(["scontrol", "requeue", again.id], check=True)
+    wait_for(lambda: again.field("Restarts") == "1", SECONDS, again.log)
+    wait_for(lambda: again.field("JobState") == "PENDING", SECONDS, again.log)
+    subprocess.run(["scontrol", "update", f"JobId={again.id}", "StartTime=now"], check=True)
+    assert again.wait() == "COMPLETED", again.log()
+    assert before.items() <= again.parts().items()
+    assert again.manifest()["rows_reused"] >= 4 * (len(before) + 3)
+    assert_same(slow_direct, job.output)
+    again.assert_nothing_left()
+
+
+def test_the_time_limit(submit, slow):
+    """Slurm's warning ends the job in order, with the reason."""
+    job = submit(["--nodes", 2], *SLOW, models=[slow])
+    job.wait_for_parts(1)
+    subprocess.run(["scontrol", "update", f"JobId={job.id}", "TimeLimit=1"], check=True)
+    assert job.wait() in ("FAILED", "TIMEOUT")
+    assert "the time limit is near: submit the same command again to go on" in job.log()
+    job.assert_nothing_left()
+
+
+@pytest.fixture
+def broken_flink(flink, tmp_path):
+    """A copy of the installation in which one file is another."""
+
+    def break_file(name: str, text: str) -> Path:
+        copy = tmp_path / "flink"
+        shutil.copytree(flink, copy, copy_function=os.link)
+        mode = (copy / name).stat().st_mode
+        (copy / name).unlink()
+        (copy / name).write_text(text)
+        (copy / name).chmod(mode)
+        return copy
+
+    return break_file
+
+
+def test_a_worker_that_cannot_start(submit, broken_flink):
+    """The job ends and shows what the worker said."""
+    text = '#!/bin/sh\necho "no such environment" > "$BEAM_ZOO_WORKER_LOGS/worker-$$.log"; exit 3\n'
+    job = submit(["--nodes", 2], flink=broken_flink("boot", text))
+    wait_for(lambda: list(job.folder.glob("worker-*.log")), SECONDS, job.log)
+    begin = time.monotonic()
+    assert job.wait(CLEAR) == "FAILED" and time.monotonic() - begin < CLEAR
+    assert last_line(job).startswith("error: a Python worker cannot start: no such environment; see ")
+    job.assert_nothing_left()
+
+
+def test_a_taskmanager_that_does_not_come(submit, broken_flink, flink):
+    """The job names it, and ends."""
+    script = (flink / "flink" / "bin" / "taskmanager.sh").read_text()
+    slow_start = script.replace("USAGE=", '[ "$SLURMD_NODENAME" = n2 ] && exec sleep 600\nUSAGE=', 1)
+    assert slow_start != script
+    flink = broken_flink("flink/bin/taskmanager.sh", slow_start)
+    job = submit(["--nodes", 2, "--registration_seconds", 15], flink=flink)
+    assert job.wait() == "FAILED"
+    assert "1 of 2 TaskManagers did not come in 15 s: n2-0; see their logs" in last_line(job)
+    job.assert_nothing_left()
