@@ -8,7 +8,14 @@ from beam_zoo.errors import known_error
 _REPORTED = ("beam_zoo.errors.UserError", "beam_zoo.errors.StorageFull", "KeyboardInterrupt")
 
 # Cloud clients that are not needed; settings of Beam that are as they should be here.
-_OF_NO_USE = ("apitools not found", "No semi_persistent_directory", "If direct_num_workers is not equal to 1")
+_OF_NO_USE = (
+    "apitools not found",
+    "No semi_persistent_directory",
+    "If direct_num_workers is not equal to 1",
+    "Really starting service",
+    "Really destroying service",
+)
+_JAVA_TRACE = "\n\tat "
 
 
 def set_up_logging() -> None:
@@ -32,6 +39,8 @@ def worth_showing(record: logging.LogRecord) -> bool:
     if error is not None and (known_error(error) or was_interrupted(error)):
         return False
     text = record.getMessage() + (record.exc_text or "")
+    if _JAVA_TRACE in text:  # of a job that failed: the command says why at its end
+        return False
     return not is_reported(text) and not any(words in text for words in _OF_NO_USE)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from beam_zoo.errors import RunFailed
-from runners.flink import failures, job_jar
+from beam_zoo.errors import RunFailed, UserError
+from runners.flink import failures, job_jar, jvm
 from runners.flink.job_manager import JobManager, Ports
 from runners.flink.keys import Key
-from runners.flink.nodes import Nodes
+from runners.flink.nodes import MISTAKE, Nodes
 
 REGISTRATION_SECONDS = 300.0
 POLL_SECONDS = 0.5
@@ -66,9 +66,10 @@ class Application:
 
         Raises:
             RunFailed: what was lost could not be made good; the same command goes on.
-            UserError: a worker found something that the user can put right.
+            UserError: a node or a worker found something that the user can put right.
             StorageFull: a worker found the output's disk full.
         """
+        jvm.check()
         settings, nodes = self._settings, self._nodes
         private = settings.folder / "private"
         shutil.rmtree(private, ignore_errors=True)  # of a job that was requeued
@@ -119,9 +120,11 @@ class Application:
         ]
 
     def _start(self, name: str, manager: JobManager) -> None:
-        log = self._settings.folder / f"taskmanager-{name}.log"
         flink = self._settings.installation / "flink"
-        self._taskmanagers[name] = self._nodes.start(name, manager.environment(), flink, log)
+        self._taskmanagers[name] = self._nodes.start(name, manager.environment(), flink, self._log(name))
+
+    def _log(self, name: str) -> Path:
+        return self._settings.folder / f"taskmanager-{name}.log"
 
     def _watch(self, manager: JobManager) -> None:
         """Until the JobManager ends, which it does with its job."""
@@ -148,6 +151,8 @@ class Application:
         return [name for name in self._taskmanagers if name not in there]
 
     def _start_again(self, name: str, code: int, manager: JobManager) -> None:
+        if code == MISTAKE:
+            raise UserError(failures.last_line(self._log(name)).removeprefix("error: "))
         what = f"TaskManager {name} ended (exit code {code})"
         if not self._restarts_left:
             raise RunFailed(f"{what}, and was started again often enough: see {self._settings.folder}")

@@ -74,6 +74,9 @@ def summary(text: str) -> str:
     if found := _PYTHON.search(python):
         return one_line(found[0])
     causes = _CAUSE.findall(text)
+    # The innermost often says less than the one around it, which quotes it: "No such file" of what?
+    while len(causes) > 1 and causes[-1].partition(": ")[2] in causes[-2]:
+        causes.pop()
     return one_line(causes[-1] if causes else text.strip().partition("\n")[0])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from beam_zoo.errors import RunFailed
-from runners.flink import failures, install, jvm
+from runners.flink import failures, install
 from runners.flink.boot import LOGS, PYTHON
 from runners.flink.failures import Failure, Failures
 from runners.flink.keys import Key
@@ -83,7 +83,7 @@ class JobManager:
             "rest.port": self._ports.rest,
             "web.submit.enable": False,
             "web.cancel.enable": False,
-            "jobmanager.archive.fs.dir": self._archive.as_uri(),
+            "jobmanager.archive.fs.dir": f"file://{self._archive}",  # not as a URL: Flink decodes nothing
         }
         # Everything that Flink logs comes on its output: no second copy in files that roll away.
         logging = self.conf / "log4j-console.properties"
@@ -109,12 +109,7 @@ class JobManager:
         return json.dumps({"command": str(self._installation / "boot"), "env": variables})
 
     def start(self) -> None:
-        """Start the process.
-
-        Raises:
-            UserError: there is no Java for it here.
-        """
-        jvm.check()
+        """Start the process."""
         script = self._installation / "flink" / "bin" / "standalone-job.sh"
         words = [str(script), "start-foreground", "--job-classname", JOB_CLASS, "--job-id", self._job_id]
         words += ["-D", f"io.tmp.dirs={self._scratch}"]

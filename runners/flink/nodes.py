@@ -7,6 +7,9 @@ from typing import Protocol
 IDENTITY = "{name}~{start}"
 """What a TaskManager registers as: its name, and the number of its start."""
 
+MISTAKE = 78
+"""Exit code of a TaskManager whose last line says what the user has to put right (EX_CONFIG of sysexits.h)."""
+
 
 class Nodes(Protocol):
     """Where TaskManagers run.

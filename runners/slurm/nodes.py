@@ -10,6 +10,7 @@ from pathlib import Path
 from beam_zoo.errors import UserError, one_line
 from runners.flink.nodes import IDENTITY
 from runners.slurm.address import address_towards
+from runners.slurm.script import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class SlurmNodes:
             "--unbuffered",
             "--export=ALL",
             "--open-mode=append",
-            f"--output={log}",
+            f"--output={plain(str(log))}",
         ]
         if self._gpus:
             words.append(f"--gpus-per-node={self._gpus}")

@@ -48,11 +48,11 @@ def flink(
     directives: dict[str, object] = {"nodes": nodes}
     directives |= {"gpus-per-node": gpus_per_node} if gpus_per_node else {}
     directives |= {} if shared_nodes else {"exclusive": None}
-    directives |= {"output": f"{_plain(batch.logs)}/%j.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
+    directives |= {"output": f"{plain(batch.logs)}/%j.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
     own = [f"--{name}={value}" for name, value in settings.items()]
     if gpus_per_node:
         own.append(f"--gpus_per_node={gpus_per_node}")
-    words = [*map(shlex.quote, own), f"-- {batch.command}", *map(shlex.quote, batch.options)]
+    words = [*map(_quoted, own), f"-- {batch.command}", *map(_quoted, batch.options)]
     return _script(batch, directives, "on Flink", [], "runners.slurm.job", words)
 
 
@@ -68,9 +68,12 @@ def array(batch: Batch, *, ranges: Sequence[str], whole_nodes: bool, gpus_per_ta
     directives: dict[str, object] = {"array": f"0-{len(ranges) - 1}", "nodes": 1}
     directives |= {"gpus-per-node": gpus_per_task} if gpus_per_task else {}
     directives |= {"exclusive": None} if whole_nodes else {}
-    directives |= {"output": f"{_plain(batch.logs)}/%A_%a.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
-    lines = [f"snippets=({' '.join(ranges)})", "export OMP_NUM_THREADS=$SLURM_CPUS_ON_NODE"]
-    words = [*map(shlex.quote, batch.options), '--snippets="${snippets[$SLURM_ARRAY_TASK_ID]}"']
+    directives |= {"output": f"{plain(batch.logs)}/%A_%a.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
+    lines = [
+        f"snippets=({' '.join(ranges)})",
+        "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}",
+    ]
+    words = [*map(_quoted, batch.options), '--snippets="${snippets[$SLURM_ARRAY_TASK_ID]}"']
     return _script(batch, directives, "some snippets a task", lines, f"pipelines.{batch.command}", words)
 
 
@@ -81,7 +84,8 @@ def finish(batch: Batch, *, max_failure_fraction: float) -> str:
         batch: see there.
         max_failure_fraction: of the rows.
     """
-    directives: dict[str, object] = {"nodes": 1, "output": f"{_plain(batch.logs)}/%j.log"}
+    directives: dict[str, object] = {"job-name": "beam-zoo-tables", "nodes": 1}
+    directives |= {"output": f"{plain(batch.logs)}/%j.log"}
     words = [shlex.quote(batch.output), f"--max_failure_fraction={max_failure_fraction:g}"]
     return _script(batch, directives, "the tables", [], "pipelines.finish", words)
 
@@ -100,7 +104,7 @@ def _script(
     chosen = {**common, **requeue, **directives, **batch.directives}
     text = ["#!/bin/bash", f"# {batch.command}, {what}: {batch.output}"]
     text += [
-        f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={shlex.quote(str(value))}"
+        f"#SBATCH --{name}" if value is None else f"#SBATCH {_quoted(f'--{name}={value}')}"
         for name, value in chosen.items()
     ]
     text += [""]
@@ -110,6 +114,12 @@ def _script(
     return "\n".join([*text, " \\\n  ".join([program, *words]), ""])
 
 
-def _plain(path: str) -> str:
-    """A path in which sbatch finds no pattern."""
+def _quoted(option: str) -> str:
+    """`--name=value` with its value quoted where bash, and sbatch, need it."""
+    name, equals, value = option.partition("=")
+    return f"{name}={shlex.quote(value)}" if equals and value else shlex.quote(option)
+
+
+def plain(path: str) -> str:
+    """A path in which sbatch and srun find no pattern."""
     return path.replace("%", "%%")

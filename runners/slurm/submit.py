@@ -41,6 +41,8 @@ def submit(wanted: Submission) -> int:
     there = Options(options.values, options.origins, [*options.beam, "--runner=FlinkRunner"])
     prepared = preparation.prepare(wanted.command, there)
     output, plan = prepared.run.output, prepared.run.plan
+    if wanted.engine == FLINK and (path := next((p for p in (str(root), output) if ":" in p), None)):
+        raise UserError(f"{path}: on a class path of Java a colon separates folders; choose another folder")
     if options.overwrite and not wanted.print_only and (running := jobs.not_ended(output)):
         raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
     stored = prepared.stored
@@ -80,7 +82,11 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
     # Several tasks share a node that has several GPUs. No task listens on the network.
     whole = not wanted.shared_nodes and wanted.gpus_per_node <= 1
     ranges = split_evenly(missing or list(range(count)), wanted.tasks, count)
-    later = {name: value for name, value in wanted.directives.items() if name not in ("dependency", "begin")}
+    later = {
+        name: value
+        for name, value in wanted.directives.items()
+        if name not in ("dependency", "begin", "hold")
+    }
     fraction = wanted.options.max_failure_fraction
     return [
         script.array(batch, ranges=ranges, whole_nodes=whole, gpus_per_task=gpus),

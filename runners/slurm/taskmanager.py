@@ -11,13 +11,12 @@ from types import FrameType
 
 from beam_zoo.errors import UserError
 from runners.flink import jvm
+from runners.flink.nodes import MISTAKE
 from runners.slurm.address import address_towards
-
-MISTAKE = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run Flink's script to its end; returns its exit code, or 2 with a line that says what is wrong."""
+    """Run Flink's script to its end; returns its exit code, or `MISTAKE` with a line that says what is wrong."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name in ("name", "identity", "flink", "jobmanager"):
         parser.add_argument(f"--{name}", required=True)

@@ -1,0 +1,24 @@
+#!/bin/bash
+# represent, some snippets a task: /data/desi out
+#SBATCH --job-name=beam-zoo-represent
+#SBATCH --chdir=/home/ada/beam-zoo
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --array=0-0
+#SBATCH --nodes=1
+#SBATCH --exclusive
+#SBATCH --output='/data/desi out/_slurm/%A_%a.log'
+#SBATCH --signal=B:TERM@60
+#SBATCH --time=12:00:00
+#SBATCH --account=galaxies
+#SBATCH --hold
+
+export JAVA_HOME='/opt/java 17'
+snippets=(0:40)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}
+exec /envs/zoo/bin/python -m pipelines.represent \
+  --catalogue='/data/a galaxy'"'"'s.csv' \
+  --models=/m/a.yaml \
+  --output='/data/desi out' \
+  --device=cuda \
+  --snippets="${snippets[$SLURM_ARRAY_TASK_ID]}"

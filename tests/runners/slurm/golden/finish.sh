@@ -1,0 +1,16 @@
+#!/bin/bash
+# predict, the tables: /data/desi out
+#SBATCH --job-name=beam-zoo-tables
+#SBATCH --chdir=/home/ada/beam-zoo
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --nodes=1
+#SBATCH --output='/data/desi out/_slurm/%j.log'
+#SBATCH --time=12:00:00
+#SBATCH --account=galaxies
+#SBATCH --hold
+
+export JAVA_HOME='/opt/java 17'
+exec /envs/zoo/bin/python -m pipelines.finish \
+  '/data/desi out' \
+  --max_failure_fraction=0.05
