@@ -18,6 +18,7 @@ demo: setup
 	$(BIN)/python -m examples.demo --output $(DEMO)
 
 test: setup
+	tests/cluster/packages.sh
 	$(BIN)/python -m pytest
 
 test-fast: setup

@@ -7,9 +7,11 @@ setup(
     version="0.1.0",
     description="Galaxy morphology catalogues from ensembles of Zoobot models, as one Apache Beam pipeline",
     packages=find_packages(include=["beam_zoo*", "pipelines*", "runners*", "examples*"]),
+    package_data={"runners.flink": ["lock.json", "java/ServerFactory.java", "java/classes/**/*.class"]},
     python_requires=">=3.11",
     install_requires=[
         "apache-beam>=2.77",
+        "cryptography>=42",
         "galaxy-datasets>=0.0.25",
         "huggingface_hub>=1.0",
         "lightning>=2.6",

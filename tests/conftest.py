@@ -1,12 +1,16 @@
 """What tests share: a catalogue, two members, and a way to run a command in this process."""
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests import checkpoints, galaxies
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so the commands that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

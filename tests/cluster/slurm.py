@@ -60,7 +60,7 @@ PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> list[str]:
     """What is not installed here, or is not allowed."""
-    found = [name for name in (*DAEMONS, "srun", "java") if shutil.which(name) is None]
+    found = [name for name in (*DAEMONS, "srun", "java", "javac") if shutil.which(name) is None]
     return found if os.geteuid() == 0 else [*found, "root"]
 
 

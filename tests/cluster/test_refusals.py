@@ -1,0 +1,57 @@
+"""What the real Slurm refuses, and what --overwrite does, before anything is submitted."""
+
+import subprocess
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "said"),
+    [
+        (["--partition", "nowhere"], [], "Slurm refuses the job: invalid partition specified: nowhere"),
+        (
+            ["--acount", "galaxies"],
+            [],
+            "there is no option --acount of sbatch or of submit (did you mean 'account'?)",
+        ),
+        (["--nodes", 9], [], "Slurm refuses the job: "),
+        (["--time", "soon"], [], "Slurm refuses the job: Invalid --time specification"),
+        ([], ["--snippetsize", 4], "there is no option --snippetsize (did you mean '--snippet_size'?)"),
+        ([], ["--models", "/nowhere.yaml"], "there is no --models /nowhere.yaml"),
+    ],
+)
+def test_refused(cluster, slurm_command, few, trees, flink, tmp_path, job, options, said):
+    """One line, no plan, no job."""
+    words = ["submit", "--time", "5", "--engine", "flink", "--flink", flink, *job, "--"]
+    words += ["--catalogue", few, "--models", trees[0], "--output", tmp_path / "out", *options]
+    code, out, err = slurm_command(*words)
+    assert code == 2 and out == "" and said in err, err
+    assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
+    assert not (tmp_path / "out").exists()
+    assert subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout == ""
+
+
+def test_overwrite(submit, slurm_command, catalogue, trees):
+    """It acts once, at submission, and not while another job works on the output; the script does not hold it."""
+    waiting = ["--engine", "array", "--shared_nodes", "--hold"]
+    job = submit(waiting, "--snippet_size", 50)
+    words = [
+        "--catalogue",
+        catalogue,
+        "--models",
+        *trees,
+        "--output",
+        job.output,
+        "--snippet_size",
+        40,
+        "--overwrite",
+    ]
+    code, _, err = slurm_command("submit", "--time", 5, *waiting, "--", *words)
+    assert code == 2 and f"--overwrite: job {job.id} on {job.output} has not ended: cancel it first" in err
+    assert slurm_command("cancel", job.id)[0] == 0
+    job.wait()
+    again = submit(waiting, "--snippet_size", 40, "--overwrite", output=job.output)
+    scripts = list((job.output / "_slurm").glob("array-*.sh"))
+    assert len(scripts) == 1 and "--overwrite" not in scripts[0].read_text()
+    assert slurm_command("status", again.id)[0] == 0
+    assert slurm_command("cancel", again.id)[0] == 0

@@ -1,0 +1,92 @@
+"""Jobs that Slurm remembers in its accounting only: programs of that name answer as Slurm's own do."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runners.slurm.__main__ import main
+from runners.slurm.layout import Record
+from runners.slurm.nodes import Allocation
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts a program on the PATH that prints a text, whatever it is asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(name: str, text: str, code: int = 0) -> Path:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {code}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def record(predict, few, trees) -> Record:
+    """A job whose output is there."""
+    output = predict(few, trees[0], "--passes", 1, "--snippet_size", 10).output
+    made = Record("77", "flink", str(output), f"{output}/_slurm/77.log", f"{output}/_slurm/flink-1.sh", 0.0)
+    made.write()
+    Path(made.log).write_text("the log\n")
+    return made
+
+
+def test_accounting(record, program, capfd):
+    """Its script's path leads to the output."""
+    program("scontrol", "", 1)
+    program("sacct", f"sbatch --parsable {record.script}")
+    assert main(["logs", "77"]) == 0
+    assert capfd.readouterr().out == "the log\n"
+    program("sacct", "TIMEOUT|0:0|12:00:01\nx|y|z")
+    assert main(["status", "77", "--output", record.output]) == 0
+    out = capfd.readouterr().out
+    assert "job 77 (flink): TIMEOUT, exit code 0:0, 12:00:01" in out
+    assert "galaxies: 23 of 23 stored" in out and "tables: complete" in out
+
+
+def test_forgotten(record, program, capfd):
+    """Without accounting the output must be named."""
+    program("scontrol", "", 1)
+    program("sacct", "", 1)
+    assert main(["status", "77"]) == 2
+    assert "give --output OUT" in capfd.readouterr().err
+    assert main(["status", "77", "--output", record.output]) == 0
+    assert "ended; Slurm has forgotten it" in capfd.readouterr().out
+    assert main(["status", "78", "--output", record.output]) == 2
+    assert "job 78 was not submitted by python -m runners.slurm for" in capfd.readouterr().err
+    assert main(["status", "7a"]) == 2
+    assert "a job's id is a number, not '7a'" in capfd.readouterr().err
+
+
+def test_nodes_of_a_large_cluster(program, monkeypatch):
+    """Names and addresses of all nodes, from Slurm's own words."""
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu[01-02],fat7")
+    lines = [
+        f"NodeName={name} Arch=x86_64 CoresPerSocket=32 NodeAddr={address} NodeHostName={name} Version=23.02"
+        for name, address in (("fat7", "10.0.0.7"), ("gpu01", "gpu01-ib"), ("gpu02", "gpu02-ib"))
+    ]
+    program("names", "gpu01\ngpu02\nfat7")
+    program("nodes", "\n".join(lines))
+    scontrol = program("scontrol", "")
+    scontrol.write_text('#!/bin/sh\ncase "$*" in "show hostnames gpu[01-02],fat7") names;; *) nodes;; esac\n')
+    allocation = Allocation.here()
+    assert allocation.hosts == ["gpu01", "gpu02", "fat7"]
+    assert allocation.addresses == {"fat7": "10.0.0.7", "gpu01": "gpu01-ib", "gpu02": "gpu02-ib"}
+
+
+def test_not_in_a_job(monkeypatch, capfd):
+    """What belongs into a job says so outside."""
+    from runners.slurm import job
+
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words = ["--flink=/f", "--", "predict", "--catalogue=a.csv", "--models=b", "--output=/o"]
+    assert job.main(words) == 2
+    assert "this is not a job of Slurm (SLURM_JOB_ID is not set)" in capfd.readouterr().err
+    assert job.main(["--flink=/f", "--", "prdict"]) == 2
+    assert "after -- comes predict or represent, not prdict" in capfd.readouterr().err

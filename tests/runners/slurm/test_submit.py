@@ -1,0 +1,225 @@
+"""`python -m runners.slurm submit`: what it refuses, and what stands in the script. A real Slurm is in tests/cluster."""
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipelines.options import parse
+from runners.flink import install
+from runners.slurm.__main__ import main
+from runners.slurm.submit import split_evenly, words_of
+
+FLINK = ["--nodes", "2", "--time", "1:00:00"]
+
+
+@pytest.fixture
+def flink(tmp_path) -> Path:
+    """What looks like an installation."""
+    folder = tmp_path / "flink"
+    folder.mkdir()
+    (folder / install.MARK).write_text(json.dumps({"flink": install.read_lock()["flink"]}))
+    return folder
+
+
+@pytest.fixture
+def submit(few, trees, flink, tmp_path, capfd):
+    """Runs submit with `--print` in this process: code, stdout, stderr."""
+
+    def run(job: list[object], *options: object, models=trees, with_flink=True) -> tuple[int, str, str]:
+        words = ["submit", "--print", *job, *(["--flink", flink] if with_flink else []), "--"]
+        words += ["--catalogue", few, "--models", *models, "--output", tmp_path / "out", *options]
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def command_of(text: str) -> list[str]:
+    """The words of a script's last command."""
+    return shlex.split(text[text.index("exec ") :].replace("\\\n", " "))
+
+
+def test_print(submit, few, trees, flink, tmp_path):
+    """The script on stdout; nothing is written."""
+    code, out, err = submit(
+        [*FLINK, "--partition", "gpu", "--mem_per_cpu=4G"], "--passes", 3, "--carry", "ra", "dec"
+    )
+    assert code == 0, err
+    assert not (tmp_path / "out").exists()
+    words = command_of(out)
+    assert words[2:4] == ["-m", "runners.slurm.job"]
+    own, theirs = words[4 : words.index("--")], words[words.index("--") + 1 :]
+    assert own == [f"--flink={flink}"]
+    assert theirs[0] == "predict"
+    read = parse("predict", "", theirs[1:])
+    assert read.catalogue == str(few) and read.models == tuple(map(str, trees))
+    assert (read.passes, read.carry, read.device) == (3, ("ra", "dec"), "cpu")
+    assert "#SBATCH --partition=gpu\n" in out and "#SBATCH --mem-per-cpu=4G\n" in out
+    assert "#SBATCH --exclusive\n" in out and "#SBATCH --nodes=2\n" in out
+
+
+def test_relative_paths(submit, few, trees, tmp_path, monkeypatch, flink, capfd):
+    """The job may start in another folder: paths in the script are absolute, as a YAML file's are."""
+    monkeypatch.chdir(few.parent)
+    config = tmp_path / "run.yaml"
+    config.write_text(f"models: [{trees[0]}]\npasses: 2\noverwrite: true\n")
+    words = [
+        *FLINK,
+        "--print",
+        "--flink",
+        flink,
+        "--",
+        "--catalogue",
+        few.name,
+        "--output",
+        "out",
+        "--config",
+        config,
+    ]
+    assert main(["submit", *map(str, words)]) == 0
+    words = command_of(capfd.readouterr().out)
+    assert f"--catalogue={few}" in words and f"--output={few.parent / 'out'}" in words
+    assert f"--models={trees[0]}" in words and "--passes=2" in words
+    # It acts once, when the job is submitted: a job that is requeued must not remove what it stored.
+    assert not any("overwrite" in word or "config" in word for word in words)
+
+
+def test_gpus(submit):
+    """Asking for GPUs makes the job run on them."""
+    code, out, _ = submit([*FLINK, "--gpus_per_node", 4])
+    assert code == 0 and "--device=cuda" in command_of(out) and "--gpus_per_node=4" in command_of(out)
+    assert "#SBATCH --gpus-per-node=4\n" in out
+    code, out, _ = submit(
+        ["--time", 9, "--nodes", 3, "--gpus_per_node", 2, "--engine", "array"], with_flink=False
+    )
+    assert code == 0 and "#SBATCH --array=0-0\n" in out  # one snippet, so one task
+    code, out, _ = submit(
+        ["--time", 9, "--nodes", 3, "--gpus_per_node", 2, "--engine", "array"],
+        "--snippet_size",
+        2,
+        with_flink=False,
+    )
+    assert "#SBATCH --array=0-5\n" in out and "#SBATCH --gpus-per-node=1\n" in out  # a task a GPU
+    assert "--exclusive" not in out  # which share nodes
+
+
+def test_one_node_needs_no_flink(submit):
+    """The default engine follows the number of nodes."""
+    code, out, _ = submit(["--time", 9], "--snippet_size", 2, with_flink=False)
+    assert code == 0 and "#SBATCH --exclusive\n" in out
+    array, finish = out.split("#!/bin/bash\n")[1:]
+    assert "snippets=(0:12)" in array and "-m pipelines.predict" in array
+    assert "-m pipelines.finish" in finish and "--max_failure_fraction=0.05" in finish
+
+
+REFUSED = [
+    (
+        ["--nodes", 2, "--time", 9],
+        [],
+        False,
+        "--engine flink needs --flink DIR, made by python -m runners.flink install",
+    ),
+    (
+        ["--time", 9, "--engine", "array"],
+        [],
+        True,
+        "--flink is of --engine flink, and this is --engine array",
+    ),
+    (["--nodes", 2], [], True, "the following arguments are required: --time"),
+    (["--nodes", 0, "--time", 9], [], True, "0 is less than 1"),
+    (["--time", 9, "--array=0-3"], [], False, "--array is set by submit: use --tasks, with --engine array"),
+    (["--time", 9, "--gres=gpu:2"], [], False, "--gres is set by submit: use --gpus_per_node"),
+    (["--time", 9, "--exclusive"], [], False, "whole nodes are asked for, or --shared_nodes"),
+    (["--time", 9, "--output", "x"], [], False, "logs are below the output"),
+    (["--time", 9, "--comment", "a\nb"], [], False, "cannot hold a line break"),
+    (["--time", 9, "-p", "main"], [], False, "'-p' belongs to no option"),
+    ([*FLINK, "--tasks", 3], [], True, "--tasks is of --engine array"),
+    (
+        [*FLINK, "--gpus_per_node", 1],
+        ["--device", "cpu"],
+        True,
+        "--device=cpu does not go with 1 GPUs a node",
+    ),
+    (
+        FLINK,
+        ["--device", "cuda"],
+        True,
+        "--device=cuda does not go with 0 GPUs a node: --gpus_per_node N asks",
+    ),
+    (FLINK, ["--runner=DataflowRunner"], True, "--runner=DataflowRunner does not go with --engine flink"),
+    (FLINK, ["--flink_master=a:1"], True, "--flink_master=a:1 does not go with --engine flink"),
+    (FLINK, ["--snippets", "0:1"], True, "--snippets is given by --engine array"),
+    (FLINK, ["--dry_run"], True, "--dry_run submits nothing"),
+    (FLINK, ["--snippetsize", 3], True, "there is no option --snippetsize (did you mean '--snippet_size'?)"),
+    (FLINK, ["--catalogue", "/nowhere.csv"], True, "/nowhere.csv"),
+    (FLINK, ["--passes", 0], True, "--passes must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("job", "options", "with_flink", "said"), REFUSED)
+def test_refused(submit, tmp_path, job, options, with_flink, said):
+    """One line, before anything is written or submitted."""
+    code, out, err = submit(job, *options, with_flink=with_flink)
+    assert code == 2 and out == "" and not (tmp_path / "out").exists()
+    assert said in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_no_slurm_here(few, trees, tmp_path, monkeypatch, capfd):
+    """Without --print a machine without Slurm says so, and nothing is planned."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = ["--catalogue", few, "--models", trees[0], "--output", tmp_path / "out"]
+    assert main(["submit", "--time", "9", "--", *map(str, words)]) == 2
+    assert "there is no sbatch on the PATH" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_not_an_installation(submit, flink):
+    """The line says how to make it."""
+    os.unlink(flink / install.MARK)
+    code, _, err = submit(FLINK)
+    assert code == 2 and f"is not there: python -m runners.flink install {flink}" in err
+
+
+def test_no_command_after_the_dashes(capfd):
+    """Nothing to predict."""
+    assert main(["submit", "--time", "9"]) == 2
+    assert "come -- and those of predict" in capfd.readouterr().err
+    assert main(["sbmit"]) == 2
+    assert "there is no command 'sbmit' (did you mean 'submit'?)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("missing", [[0], [3, 4, 9], list(range(20)), [19]])
+def test_split_evenly(missing, tasks):
+    """Together all snippets, without overlap; no two tasks differ by more than one in what is to do."""
+    ranges = [range(*map(int, text.split(":"))) for text in split_evenly(missing, tasks, 20)]
+    assert [n for each in ranges for n in each] == list(range(20))
+    todo = [len(set(each) & set(missing)) for each in ranges]
+    assert len(ranges) == min(tasks, len(missing)) and max(todo) - min(todo) <= 1
+
+
+def test_words_of_are_read_again(few, trees):
+    """Whatever differs from its default comes back as it was."""
+    words = [
+        "--catalogue",
+        few,
+        "--models",
+        *trees,
+        "--output",
+        "/o",
+        "--passes",
+        7,
+        "--carry",
+        "ra",
+        "--limit",
+        3,
+    ]
+    words += ["--allow_outside", "--precision", "bf16", "--max_failure_fraction", 0.5, "--seed", 4]
+    options = parse("predict", "", [str(word) for word in words])
+    again = parse("predict", "", words_of(options))
+    assert again.values == options.values
