@@ -1,6 +1,7 @@
 """One pipeline as one Flink application: a JobManager made for it, its TaskManagers, and what ends when it ends."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,9 @@ class Application:
             for name in nodes.names:
                 self._start(name, manager)
             manager.start()
+            _say(
+                f"Flink's dashboard: https://127.0.0.1:{settings.ports.rest} on {os.uname().nodename}, key in {private}"
+            )
             self._watch(manager)
             manager.check_result()
         finally:

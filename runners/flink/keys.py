@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import ipaddress
 import os
 import secrets
 import ssl
@@ -39,6 +40,8 @@ class Key:
 
         private = rsa.generate_private_key(public_exponent=65537, key_size=3072)
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "beam-zoo job")])
+        # For browsers and curl, which reach the REST interface on its own host, or through a tunnel.
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
             x509.CertificateBuilder()
@@ -48,6 +51,7 @@ class Key:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=1))  # clocks of nodes differ
             .not_valid_after(now + datetime.timedelta(days=DAYS))
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(private, hashes.SHA256())
         )
         key = cls(folder / "job.p12", folder / "job.pem", secrets.token_hex(32))
@@ -80,7 +84,7 @@ class Key:
     def context(self) -> ssl.SSLContext:
         """For a client of the REST interface: shows this certificate, and accepts no other."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False  # the certificate is of a job, not of a host
+        context.check_hostname = False  # it is the key that counts, not the host
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(self.pem)
         context.load_cert_chain(self.pem)

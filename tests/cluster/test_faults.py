@@ -106,7 +106,7 @@ def test_cancelled_at_half_then_requeued(submit, slow, slow_direct, slurm_comman
 
 def test_the_time_limit(submit, slow):
     """Slurm's warning ends the job in order, with the reason."""
-    job = submit(["--nodes", 2], *SLOW, models=[slow])
+    job = submit(["--nodes", 2], "--snippet_size", 4, "--passes", 60, models=[slow])
     job.wait_for_parts(1)
     subprocess.run(["scontrol", "update", f"JobId={job.id}", "TimeLimit=1"], check=True)
     assert job.wait() in ("FAILED", "TIMEOUT")
