@@ -3,14 +3,17 @@
 import argparse
 import dataclasses
 import re
+import subprocess
+import tempfile
 from collections.abc import Sequence
 
-from beam_zoo.errors import UserError, did_you_mean
+from beam_zoo.errors import UserError, did_you_mean, one_line
 from pipelines.command import check_beam
 from pipelines.options import COMMAND_LINE, OPTIONS, Options, Parser, parse, split_command_line
 from runners.beam_options import runner_name
 from runners.slurm.job import COMMANDS, add_flink_options
 from runners.slurm.nodes import ask
+from runners.slurm.script import sbatch_option
 
 FLINK, ARRAY = "flink", "array"
 NOTE = (
@@ -111,7 +114,8 @@ def read(parser: Parser, words: Sequence[str]) -> Submission:
     if not theirs:
         raise UserError("after the options of the job come -- and those of predict (--help lists the first)")
     if stray:
-        raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
+        long = ": options of sbatch have their long form here" if stray[0].startswith("-") else ""
+        raise UserError(f"{stray[0]!r} belongs to no option{long} (--help lists the options)")
     directives = _directives(flags, parser, values["print_only"])
     directives = {"time": values["time"], **directives}
     engine = values["engine"] or (FLINK if values["nodes"] > 1 else ARRAY)
@@ -155,15 +159,39 @@ def _directives(flags: list[str], parser: argparse.ArgumentParser, print_only: b
             raise UserError(f"--{word}: a batch script cannot hold a line break there")
         found[name] = value if equals else None
     if found and not print_only:
-        valid = set(re.findall(r"--([a-z][a-z-]*)", ask("sbatch", "--help")))
-        for name in found:
-            if name not in valid:
-                own = {
-                    s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")
-                }
-                near = did_you_mean(name, valid | own)
-                raise UserError(f"there is no option --{name} of sbatch or of submit{near}")
+        _ask_sbatch(found, parser)
     return found
+
+
+def _ask_sbatch(directives: dict[str, str | None], parser: argparse.ArgumentParser) -> None:
+    """Refuse what this cluster's sbatch does not know; its help names only some of its options."""
+    lines = [f"#SBATCH {sbatch_option(name, value)}" for name, value in directives.items()]
+    said = test_only("\n".join(["#!/bin/sh", *lines, ""]))
+    if unknown := re.search(r"unrecognized option '--([\w-]+)", said):
+        listed = set(re.findall(r"--([a-z][a-z-]*)", ask("sbatch", "--help")))
+        own = {s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")}
+        near = did_you_mean(unknown[1], listed | own)
+        raise UserError(f"there is no option --{unknown[1]} of sbatch or of submit{near}")
+
+
+def test_only(text: str) -> str:
+    """What sbatch says against a script; empty if it would take it.
+
+    Raises:
+        UserError: there is no sbatch.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        words = ["sbatch", "--test-only", file.name]
+        try:
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise UserError(
+                "there is no sbatch on the PATH: this machine is not of a cluster with Slurm"
+            ) from None
+    said = done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "")
+    return one_line(said) or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:

@@ -104,7 +104,7 @@ def _script(
     chosen = {**common, **requeue, **directives, **batch.directives}
     text = ["#!/bin/bash", f"# {batch.command}, {what}: {batch.output}"]
     text += [
-        f"#SBATCH --{name}" if value is None else f"#SBATCH {_quoted(f'--{name}={value}')}"
+        f"#SBATCH {sbatch_option(name, None if value is None else str(value))}"
         for name, value in chosen.items()
     ]
     text += [""]
@@ -112,6 +112,11 @@ def _script(
     text += lines
     program = f"exec {shlex.quote(batch.python)} -m {module}"
     return "\n".join([*text, " \\\n  ".join([program, *words]), ""])
+
+
+def sbatch_option(name: str, value: str | None) -> str:
+    """An option as it stands after #SBATCH."""
+    return f"--{name}" if value is None else _quoted(f"--{name}={value}")
 
 
 def _quoted(option: str) -> str:

@@ -2,13 +2,10 @@
 
 import dataclasses
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from beam_zoo.errors import RunFailed, UserError, one_line
+from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.files import publish
 from pipelines import prepare as preparation
 from pipelines.describe import describe
@@ -16,7 +13,7 @@ from pipelines.options import OPTIONS, Options, models_of
 from runners.flink import install, jvm
 from runners.slurm import jobs, layout, script
 from runners.slurm.nodes import ask
-from runners.slurm.options import ARRAY, FLINK, Submission
+from runners.slurm.options import ARRAY, FLINK, Submission, test_only
 
 ENVIRONMENT = ("JAVA_HOME",)
 """Variables of the login node that stand in the script; sbatch hands on all others by itself."""
@@ -127,20 +124,9 @@ def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
 
 def _ask_slurm_first(texts: list[str]) -> None:
     """What sbatch would refuse is refused before anything is written."""
-    with tempfile.TemporaryDirectory() as folder:
-        for text in texts:
-            file = Path(folder, "job.sh")
-            file.write_text(text)
-            words = ["sbatch", "--test-only", str(file)]
-            try:
-                done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            except FileNotFoundError:
-                raise UserError(
-                    "there is no sbatch on the PATH: this machine is not of a cluster with Slurm"
-                ) from None
-            if done.returncode:
-                said = done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "")
-                raise UserError(f"Slurm refuses the job: {one_line(said)}")
+    for text in texts:
+        if said := test_only(text):
+            raise UserError(f"Slurm refuses the job: {said}")
 
 
 def _hand_in(wanted: Submission, output: str, texts: list[str]) -> layout.Record:

@@ -137,7 +137,12 @@ REFUSED = [
     (["--time", 9, "--exclusive"], [], False, "whole nodes are asked for, or --shared_nodes"),
     (["--time", 9, "--output", "x"], [], False, "logs are below the output"),
     (["--time", 9, "--comment", "a\nb"], [], False, "cannot hold a line break"),
-    (["--time", 9, "-p", "main"], [], False, "'-p' belongs to no option"),
+    (
+        ["--time", 9, "-p", "main"],
+        [],
+        False,
+        "'-p' belongs to no option: options of sbatch have their long form here",
+    ),
     ([*FLINK, "--tasks", 3], [], True, "--tasks is of --engine array"),
     (
         [*FLINK, "--gpus_per_node", 1],
