@@ -81,7 +81,8 @@ def _terminated_like_interrupted(stopped: list[int]) -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         stopped.append(number)
-        raise KeyboardInterrupt
+        if len(stopped) == 1:  # a second one is not to disturb the cleaning up
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -13,13 +13,12 @@ from pathlib import Path
 import apache_beam as beam
 
 from beam_zoo.errors import RunFailed, UserError
-from runners.flink import failures, job_jar, jvm
+from runners.flink import failures, job_jar, jvm, keys
 from runners.flink.job_manager import JobManager, Ports
-from runners.flink.keys import Key
 from runners.flink.nodes import MISTAKE, Nodes
 
 REGISTRATION_SECONDS = 300.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Application:
     def __init__(self, settings: Settings, nodes: Nodes) -> None:
         self._settings, self._nodes = settings, nodes
         self._taskmanagers: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts = dict.fromkeys(nodes.names, 0)
+        self._deadline: float | None = None
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
 
@@ -72,14 +73,14 @@ class Application:
         """
         jvm.check()
         settings, nodes = self._settings, self._nodes
-        private = settings.folder / "private"
+        private = settings.folder / keys.FOLDER
         shutil.rmtree(private, ignore_errors=True)  # of a job that was requeued
         private.mkdir(mode=0o700, parents=True)
         manager = JobManager(
             settings.installation, private, settings.folder, uuid.uuid4().hex, nodes.address, settings.ports
         )
         try:
-            manager.configure(Key.make(private), self._flink_settings())
+            manager.configure(keys.Key.make(private), self._flink_settings())
             job_jar.write(manager.job_jar, build, [*self._beam_flags(manager), *map(_for_java, flags)])
             for name in nodes.names:
                 self._start(name, manager)
@@ -124,35 +125,44 @@ class Application:
         ]
 
     def _start(self, name: str, manager: JobManager) -> None:
+        self._starts[name] += 1
         flink = self._settings.installation / "flink"
-        self._taskmanagers[name] = self._nodes.start(name, manager.environment(), flink, self._log(name))
+        identity, log = self._identity(name), self._log(name)
+        self._taskmanagers[name] = self._nodes.start(name, identity, manager.environment(), flink, log)
+        self._deadline = time.monotonic() + self._settings.registration_seconds
+
+    def _identity(self, name: str) -> str:
+        """What a TaskManager registers as: its name, and the number of its start."""
+        return f"{name}~{self._starts[name]}"
 
     def _log(self, name: str) -> Path:
         return self._settings.folder / f"taskmanager-{name}.log"
 
     def _watch(self, manager: JobManager) -> None:
         """Until the JobManager ends, which it does with its job."""
-        deadline = time.monotonic() + self._settings.registration_seconds
-        complete = False
         while manager.is_running():
             for name, process in list(self._taskmanagers.items()):
                 if (code := process.poll()) is not None:
                     self._start_again(name, code, manager)
-            if not complete:
-                missing = self._missing(manager)
-                complete = not missing
-                if missing and time.monotonic() > deadline:
-                    raise RunFailed(
-                        f"{len(missing)} of {len(self._taskmanagers)} TaskManagers did not come in "
-                        f"{self._settings.registration_seconds:.0f} s: {', '.join(missing)}; see their logs in {self._settings.folder}"
-                    )
+            self._wait_for_all(manager)
             for line in self._failures.look(manager.failures()):
                 _say(f"Flink goes on after a failure: {line}")
             time.sleep(POLL_SECONDS)
 
-    def _missing(self, manager: JobManager) -> list[str]:
-        there = {identity.rpartition("~")[0] for identity in manager.taskmanagers()}
-        return [name for name in self._taskmanagers if name not in there]
+    def _wait_for_all(self, manager: JobManager) -> None:
+        """After a start, until every TaskManager has registered."""
+        if self._deadline is None:
+            return
+        there = manager.taskmanagers()
+        missing = [name for name in self._taskmanagers if self._identity(name) not in there]
+        if not missing:
+            self._deadline = None
+        elif time.monotonic() > self._deadline:
+            seconds = f"{self._settings.registration_seconds:.0f} s"
+            raise RunFailed(
+                f"{len(missing)} of {len(self._taskmanagers)} TaskManagers did not come in {seconds}: "
+                f"{', '.join(missing)}; see their logs in {self._settings.folder}"
+            )
 
     def _start_again(self, name: str, code: int, manager: JobManager) -> None:
         if code == MISTAKE:

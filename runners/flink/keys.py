@@ -8,6 +8,8 @@ import secrets
 import ssl
 from pathlib import Path
 
+FOLDER = "private"
+"""Below a job's folder: its key, and the configuration that holds the key's password."""
 DAYS = 60
 """How long a key is good: longer than any job, which removes it at its end."""
 

@@ -4,9 +4,6 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
-IDENTITY = "{name}~{start}"
-"""What a TaskManager registers as: its name, and the number of its start."""
-
 MISTAKE = 78
 """Exit code of a TaskManager whose last line says what the user has to put right (EX_CONFIG of sysexits.h)."""
 
@@ -23,9 +20,17 @@ class Nodes(Protocol):
     names: list[str]
 
     def start(
-        self, name: str, environment: dict[str, str], flink: Path, log: Path
+        self, name: str, identity: str, environment: dict[str, str], flink: Path, log: Path
     ) -> "subprocess.Popen[bytes]":
-        """Start a TaskManager with this environment, from this Flink; the process ends when it does."""
+        """Start a TaskManager; the process ends when it does.
+
+        Args:
+            name: one of `names`.
+            identity: what it registers as.
+            environment: of Flink's scripts.
+            flink: Flink's folder.
+            log: where its output goes.
+        """
 
     def stop(self) -> None:
         """Ask all TaskManagers to end."""

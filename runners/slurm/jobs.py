@@ -4,6 +4,7 @@ import collections
 import glob
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -119,6 +120,14 @@ def not_ended(output: str) -> list[str]:
     """Ids of an output's jobs that wait or run."""
     ids = [job for record in layout.records(output) for job in (record.job, record.finish) if job]
     return [job for job in ids if set(re.findall(r"\bJobState=(\S+)", _scontrol(job))) - ENDED]
+
+
+def remove_old_keys(output: str) -> None:
+    """Remove the private folders of jobs that were killed before they could."""
+    running = not_ended(output)
+    for record in layout.records(output):
+        if record.job not in running:
+            shutil.rmtree(layout.private(output, record.job), ignore_errors=True)
 
 
 def logs(record: Record) -> list[Path]:

@@ -8,11 +8,17 @@ from pathlib import Path
 from beam_zoo.errors import UserError
 from beam_zoo.files import write_json
 from beam_zoo.output import JOBS
+from runners.flink import keys
 
 
 def folder(output: str) -> Path:
     """The folder of all jobs of an output."""
     return Path(os.path.abspath(os.path.expanduser(output)), JOBS)
+
+
+def private(output: str, job: str) -> Path:
+    """The folder of a job's key."""
+    return folder(output) / job / keys.FOLDER
 
 
 @dataclasses.dataclass(frozen=True)

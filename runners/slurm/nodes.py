@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
-from runners.flink.nodes import IDENTITY
 from runners.slurm.address import address_towards
 from runners.slurm.script import plain
+
+STEP = (
+    # Steps share the nodes with each other; a step of one task would otherwise be bound to one core.
+    *("--overlap", "--nodes=1", "--ntasks=1", "--mem=0", "--cpu-bind=none"),
+    *("--kill-on-bad-exit=1", "--quiet", "--unbuffered", "--export=ALL", "--open-mode=append"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,47 +73,17 @@ class SlurmNodes:
             for number in range(max(1, gpus_per_node))
         }
         self.names = list(self._places)
-        self._starts = dict.fromkeys(self.names, 0)
 
     def start(
-        self, name: str, environment: dict[str, str], flink: Path, log: Path
+        self, name: str, identity: str, environment: dict[str, str], flink: Path, log: Path
     ) -> "subprocess.Popen[bytes]":
-        """Start a TaskManager as a step of its own.
-
-        Args:
-            name: one of `names`.
-            environment: of Flink's scripts.
-            flink: Flink's folder.
-            log: where its output goes.
-        """
+        """Start a TaskManager as a step of its own; see `runners.flink.nodes.Nodes`."""
         host, number = self._places[name]
-        self._starts[name] += 1
-        # Steps share the nodes with each other; a step of one task would otherwise be bound to one core.
-        words = [
-            "srun",
-            "--overlap",
-            "--nodes=1",
-            "--ntasks=1",
-            f"--nodelist={host}",
-            "--mem=0",
-            "--cpu-bind=none",
-        ]
-        words += [
-            "--quiet",
-            "--kill-on-bad-exit=1",
-            "--unbuffered",
-            "--export=ALL",
-            "--open-mode=append",
-            f"--output={plain(str(log))}",
-        ]
-        if self._gpus:
-            words.append(f"--gpus-per-node={self._gpus}")
+        words = ["srun", *STEP, f"--nodelist={host}", f"--output={plain(str(log))}"]
+        words += [f"--gpus-per-node={self._gpus}"] if self._gpus else []
         words += [sys.executable, "-m", "runners.slurm.taskmanager", f"--name={name}", f"--flink={flink}"]
-        words += [
-            f"--identity={IDENTITY.format(name=name, start=self._starts[name])}",
-            f"--jobmanager={self.address}",
-        ]
-        words += [f"--gpu={number}", f"--of={max(1, self._gpus)}"] if self._gpus else []
+        words += [f"--identity={identity}", f"--jobmanager={self.address}"]
+        words += [f"--gpu={number}", f"--of={self._gpus}"] if self._gpus else []
         return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
 
     def stop(self) -> None:

@@ -51,6 +51,7 @@ def submit(wanted: Submission) -> int:
     _ask_slurm_first(texts)
     print(describe(prepared), file=sys.stderr)
     preparation.publish(prepared, overwrite=options.overwrite)
+    jobs.remove_old_keys(output)
     record = _hand_in(wanted, output, texts)
     print(f"job {record.job} ({record.engine}): {record.log}")
     if record.finish:
