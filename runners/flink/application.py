@@ -15,10 +15,11 @@ import apache_beam as beam
 from beam_zoo.errors import RunFailed, UserError
 from runners.flink import failures, job_jar, jvm, keys
 from runners.flink.job_manager import JobManager, Ports
-from runners.flink.nodes import MISTAKE, Nodes
+from runners.flink.nodes import MISTAKE, Nodes, end
 
 REGISTRATION_SECONDS = 300.0
 POLL_SECONDS = 1.0
+STOP_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Application:
             job_jar.write(manager.job_jar, build, [*self._beam_flags(manager), *map(_for_java, flags)])
             for name in nodes.names:
                 self._start(name, manager)
-            manager.start()
+            manager.start(nodes)
             _say(
                 f"Flink's dashboard: https://127.0.0.1:{settings.ports.rest} on {os.uname().nodename}, key in {private}"
             )
@@ -175,16 +176,11 @@ class Application:
         self._start(name, manager)
 
     def _stop(self, manager: JobManager) -> None:
-        manager.stop()
-        if not self._taskmanagers:
-            return
-        self._nodes.stop()
+        if self._taskmanagers:
+            self._nodes.stop()
+        manager.wait(STOP_SECONDS)
         for process in self._taskmanagers.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, STOP_SECONDS)
 
 
 def _say(line: str) -> None:

@@ -82,7 +82,8 @@ def summary(text: str) -> str:
 
 def last_cause(log: Path) -> str:
     """The last cause in a log of Flink's, or else its last line."""
-    causes = _CAUSE.findall(_tail(log))
+    # A JobManager that ends cannot load classes any more, and says so after what made it end.
+    causes = [cause for cause in _CAUSE.findall(_tail(log)) if "ClassNotFoundException" not in cause]
     return one_line(causes[-1]) if causes else last_line(log)
 
 

@@ -18,10 +18,10 @@ from runners.flink import failures, install
 from runners.flink.boot import LOGS, PYTHON
 from runners.flink.failures import Failure, Failures
 from runners.flink.keys import Key
+from runners.flink.nodes import Nodes, end
 
 JOB_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
 REST_SECONDS = 5.0
-STOP_SECONDS = 15.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -108,20 +108,21 @@ class JobManager:
         variables = {PYTHON: sys.executable, LOGS: str(self._logs)}
         return json.dumps({"command": str(self._installation / "boot"), "env": variables})
 
-    def start(self) -> None:
-        """Start the process."""
+    def start(self, nodes: Nodes) -> None:
+        """Start the process, on this host."""
         script = self._installation / "flink" / "bin" / "standalone-job.sh"
         words = [str(script), "start-foreground", "--job-classname", JOB_CLASS, "--job-id", self._job_id]
         words += ["-D", f"io.tmp.dirs={self._scratch}"]
-        with open(self._logs / "jobmanager.log", "ab") as log:
-            self._process = subprocess.Popen(
-                words, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        self._process = nodes.start_here(words, self.environment(), self._logs / "jobmanager.log")
 
     def is_running(self) -> bool:
         """Whether the process is there."""
-        assert self._process is not None
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end; kill it then."""
+        if self._process is not None:
+            end(self._process, seconds)
 
     def check_result(self) -> None:
         """After its end: nothing, if the job has finished.
@@ -167,14 +168,3 @@ class JobManager:
                 return json.load(answer)
         except (OSError, ValueError):
             return {}
-
-    def stop(self) -> None:
-        """End the process."""
-        if self._process is None or not self.is_running():
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()

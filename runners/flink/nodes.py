@@ -32,5 +32,19 @@ class Nodes(Protocol):
             log: where its output goes.
         """
 
+    def start_here(
+        self, words: list[str], environment: dict[str, str], log: Path
+    ) -> "subprocess.Popen[bytes]":
+        """Start a program on this host that ends with the job, even if this process is killed."""
+
     def stop(self) -> None:
-        """Ask all TaskManagers to end."""
+        """Ask all that was started to end."""
+
+
+def end(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait for a process that was asked to end, and kill it then."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -6,20 +6,24 @@ The batch script of `python -m runners.slurm submit` runs it on the first node.
 """
 
 import contextlib
+import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from beam_zoo.errors import UserError
 from pipelines import command, predict, represent
 from pipelines.options import OPTIONS, Options, Parser, parse
 from runners.flink import install
-from runners.flink.job_manager import Ports
+from runners.flink.job_manager import LOOPBACK, Ports
 from runners.slurm import layout
 
 COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
 FIRST_PORT, PORT_PAIRS = 20_000, 6_000  # below the ports that systems hand out by themselves
+STRIDE, ATTEMPTS = 1_009, 20
 SECONDS_BEFORE_END = 90
 
 
@@ -43,8 +47,10 @@ def _main(words: list[str]) -> int:
     folder = layout.folder(options.output) / allocation.job
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     flink = install.check(settings.pop("flink"))
-    application = Application(Settings(flink, folder, ports(allocation.job), **settings), nodes)
-    with _why_it_was_stopped(allocation.job):
+    application = Application(
+        Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
+    )
+    with _why_it_was_stopped(allocation.job), _scratch():
         return execute(theirs[0], options, application.run)
 
 
@@ -100,10 +106,45 @@ def parse_command(words: list[str], flags: list[str]) -> Options:
     return parse(words[0], COMMANDS[words[0]], [*words[1:], *flags], lambda f: command.check_beam(f, names))
 
 
-def ports(job: str) -> Ports:
-    """Two jobs that share a node rarely share ports: they come from the job's id."""
-    first = FIRST_PORT + 2 * (int(re.sub(r"\D", "", job)) % PORT_PAIRS)
-    return Ports(first, first + 1)
+def ports(job: str, address: str) -> Ports:
+    """Two free ports that come from the job's id, so that jobs which share a node rarely meet.
+
+    Args:
+        job: its id.
+        address: of this host, as the other nodes reach it.
+
+    Raises:
+        UserError: none of those that were tried is free.
+    """
+    number = int(re.sub(r"\D", "", job))
+    for attempt in range(ATTEMPTS):
+        first = FIRST_PORT + 2 * ((number + attempt * STRIDE) % PORT_PAIRS)
+        if _is_free(address, first) and _is_free(LOOPBACK, first + 1):
+            return Ports(first, first + 1)
+    raise UserError(
+        f"{os.uname().nodename} has no free ports for Flink; the last that were tried: {first}, {first + 1}"
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """A folder for this process's temporary files: Beam leaves some of its own."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(
+        prefix="beam-zoo-driver-", ignore_cleanup_errors=True
+    ) as tempfile.tempdir:
+        yield
+    tempfile.tempdir = before
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The nodes of the allocation that this process runs in."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -11,6 +12,7 @@ from beam_zoo.errors import UserError, one_line
 from runners.slurm.address import address_towards
 from runners.slurm.script import plain
 
+STOP_SECONDS = 5
 STEP = (
     # Steps share the nodes with each other; a step of one task would otherwise be bound to one core.
     *("--overlap", "--nodes=1", "--ntasks=1", "--mem=0", "--cpu-bind=none"),
@@ -65,7 +67,7 @@ class SlurmNodes:
     """
 
     def __init__(self, allocation: Allocation, gpus_per_node: int) -> None:
-        self._job, self._gpus = allocation.job, gpus_per_node
+        self._job, self._gpus, self._here = allocation.job, gpus_per_node, allocation.hosts[0]
         self.address = allocation.own_address()
         self._places = {
             f"{host}-{number}": (host, number)
@@ -79,18 +81,31 @@ class SlurmNodes:
     ) -> "subprocess.Popen[bytes]":
         """Start a TaskManager as a step of its own; see `runners.flink.nodes.Nodes`."""
         host, number = self._places[name]
-        words = ["srun", *STEP, f"--nodelist={host}", f"--output={plain(str(log))}"]
-        words += [f"--gpus-per-node={self._gpus}"] if self._gpus else []
-        words += [sys.executable, "-m", "runners.slurm.taskmanager", f"--name={name}", f"--flink={flink}"]
+        step = [f"--gpus-per-node={self._gpus}"] if self._gpus else []
+        words = [sys.executable, "-m", "runners.slurm.taskmanager", f"--name={name}", f"--flink={flink}"]
         words += [f"--identity={identity}", f"--jobmanager={self.address}"]
         words += [f"--gpu={number}", f"--of={self._gpus}"] if self._gpus else []
-        return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+        return _step(host, step, words, environment, log)
+
+    def start_here(
+        self, words: list[str], environment: dict[str, str], log: Path
+    ) -> "subprocess.Popen[bytes]":
+        """A step too: Slurm ends it with the job."""
+        return _step(self._here, [], words, environment, log)
 
     def stop(self) -> None:
         """SIGTERM to all steps: srun itself would kill its tasks at once."""
-        subprocess.run(
-            ["scancel", "--quiet", "--signal=TERM", self._job], stdin=subprocess.DEVNULL, capture_output=True
-        )
+        words = ["scancel", "--quiet", "--signal=TERM", self._job]
+        # Of a job that Slurm itself is ending or requeueing, scancel waits and tries again; those steps end anyway.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=STOP_SECONDS)
+
+
+def _step(
+    host: str, options: list[str], words: list[str], environment: dict[str, str], log: Path
+) -> "subprocess.Popen[bytes]":
+    step = ["srun", *STEP, *options, f"--nodelist={host}", f"--output={plain(str(log))}"]
+    return subprocess.Popen([*step, *words], env=environment, stdin=subprocess.DEVNULL)
 
 
 def ask(*words: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from runners.slurm.__main__ import main as slurm_main
+from runners.slurm.jobs import ENDED
 from tests import checkpoints
 from tests.cluster import slurm
 
@@ -39,6 +40,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # Two workers share the cores of one host here.
     with pytest.MonkeyPatch.context() as patch, slurm.running(folder):
         patch.setenv("OMP_NUM_THREADS", "1")
+        scratch = folder.parent / "scratch"
+        scratch.mkdir()
+        patch.setenv("TMPDIR", str(scratch))
         yield folder
 
 
@@ -94,10 +98,12 @@ class Job:
 
     def wait(self, seconds: float = SECONDS) -> str:
         """Its state when it has ended."""
-        wait_for(
-            lambda: self.field("JobState") not in ("PENDING", "RUNNING", "COMPLETING"), seconds, self.log
-        )
+        wait_for(lambda: self.has_ended(self.id), seconds, self.log)
         return self.field("JobState")
+
+    def has_ended(self, job: str) -> bool:
+        """Whether it, or all tasks of an array, are in a state that lasts."""
+        return set(self.field("JobState", job).split(",")) <= ENDED
 
     def parts(self) -> dict[str, int]:
         """Stored parts, by name, with their inodes: a part that was written again has another."""
@@ -135,7 +141,7 @@ class Job:
         """No process, no key, no scratch."""
         wait_for(lambda: not self.processes(), 20, lambda: str(self.processes()))
         assert not (self.folder / "private").exists()
-        assert not list(Path("/tmp").glob("beam-zoo-n[12]-*"))
+        assert not list(Path(os.environ["TMPDIR"]).iterdir())
 
 
 def wait_for(condition: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:

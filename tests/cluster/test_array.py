@@ -25,9 +25,8 @@ def test_array(submit, predict, catalogue, trees, slurm_command):
 
 def ended(job: Job) -> str:
     """The state of the job that builds the tables, when it has ended."""
-    wait_for(
-        lambda: job.field("JobState", job.finish) not in ("PENDING", "RUNNING", "COMPLETING"), SECONDS, str
-    )
+    assert job.finish is not None
+    wait_for(lambda: job.has_ended(job.finish), SECONDS, str)
     return job.field("JobState", job.finish)
 
 

@@ -74,6 +74,21 @@ def test_a_lost_jobmanager(submit, slow):
     job.assert_nothing_left()
 
 
+def test_a_killed_driver(submit, slow, slurm_command):
+    """Slurm ends all the rest; the key goes when the output's next job is submitted."""
+    job = submit(["--nodes", 2], *SLOW, models=[slow])
+    job.wait_for_parts(1)
+    job.kill("runners.slurm.job --flink")
+    assert job.wait(CLEAR) == "FAILED"
+    wait_for(lambda: not job.processes(), CLEAR, lambda: str(job.processes()))
+    assert (job.folder / "private").exists()
+    again = submit(["--engine", "array", "--shared_nodes", "--hold"], *SLOW, models=[slow], output=job.output)
+    assert not (job.folder / "private").exists()
+    assert slurm_command("cancel", again.id)[0] == 0
+    for left in Path(os.environ["TMPDIR"]).iterdir():  # nobody was there to remove it
+        shutil.rmtree(left)
+
+
 def test_cancelled_at_half_then_requeued(submit, slow, slow_direct, slurm_command):
     """A job that is cancelled leaves nothing running; the same submission, and a requeued job, go on."""
     job = submit(["--nodes", 2], *SLOW, models=[slow])

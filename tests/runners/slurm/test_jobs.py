@@ -1,11 +1,13 @@
 """Jobs that Slurm remembers in its accounting only: programs of that name answer as Slurm's own do."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from runners.slurm.__main__ import main
+from runners.slurm.job import ports as job_ports
 from runners.slurm.layout import Record
 from runners.slurm.nodes import Allocation
 
@@ -90,3 +92,15 @@ def test_not_in_a_job(monkeypatch, capfd):
     assert "this is not a job of Slurm (SLURM_JOB_ID is not set)" in capfd.readouterr().err
     assert job.main(["--flink=/f", "--", "prdict"]) == 2
     assert "after -- comes predict or represent, not prdict" in capfd.readouterr().err
+
+
+def test_ports():
+    """They come from the job's id, below those that systems hand out; a pair that is taken gives way to another."""
+    first = job_ports("4711", "127.0.0.1")
+    assert (first.rpc, first.rest) == (29_422, 29_423)
+    assert job_ports("10711", "127.0.0.1") == first
+    for port in first.rpc, first.rest:
+        with socket.create_server(("127.0.0.1", port)):
+            other = job_ports("4711", "127.0.0.1")
+        assert other == job_ports("5720", "127.0.0.1") != first
+    assert all(20_000 <= job_ports(str(n), "127.0.0.1").rest < 32_000 for n in range(0, 7000, 97))
