@@ -22,7 +22,6 @@ _OURS = re.compile(
 )
 _OUR_FOLDERS = re.compile(
     r"friendly|advanced|failures|samples|representations(/[^/]+)?|_tables|_retry"
-    rf"|{JOBS}(/.+)?"
     rf"|({FOLDER}|\.plan-[0-9a-f]{{32}})(/(rows|\.?carried-[0-9a-f]+|members))?"
 )
 
@@ -51,7 +50,7 @@ def check(output: str, *, overwrite: bool) -> None:
                 f"output {output} is not empty and not an output of this program: choose another folder"
             )
         # What is left of a planning that was killed, perhaps one with --overwrite, is in nobody's way.
-        if not is_output(output) and any(not p.startswith(".plan-") for p in _files(output)):
+        if not is_output(output) and any(not p.startswith((".plan-", JOBS)) for p in _files(output)):
             if not os.path.isdir(os.path.join(output, FOLDER)):
                 what = "--overwrite removes nothing there" if overwrite else "choose another folder"
                 raise UserError(f"output {output} has no plan of this program: {what}")
@@ -78,11 +77,14 @@ def is_own(output: str, path: str) -> bool:
 
 
 def clear(output: str) -> None:
-    """Remove what this program wrote, and nothing else; the plan last, so that a stop half-way can be repeated."""
+    """Remove what this program wrote, and nothing else; the plan last, so that a stop half-way can be repeated.
+
+    Logs and scripts of batch jobs stay: the job that this is done for is waiting there.
+    """
     last = os.path.join(FOLDER, "plan.json")
     files = sorted(_files(output), key=lambda path: path.startswith(FOLDER))
     for path in files:
-        if _OURS.fullmatch(path) and path != last:
+        if _OURS.fullmatch(path) and path != last and not path.startswith(JOBS):
             os.unlink(os.path.join(output, path))
     _remove_folders(output)
     if last in files:

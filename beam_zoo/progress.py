@@ -72,6 +72,8 @@ class Progress(abc.ABC):
         label: what is being done.
     """
 
+    afterwards = "0 s left"
+
     def __init__(self, total: int, label: str) -> None:
         self._total, self._label = total, label
         self._stop = threading.Event()
@@ -126,11 +128,10 @@ class Progress(abc.ABC):
             done, failed = self.read()
             seconds = time.monotonic() - self._start
             rate = done / seconds
-            left = (
-                f"{(self._total - done) / rate:.0f} s left"
-                if rate > 0 and not ended
-                else f"after {seconds:.0f} s"
-            )
+            if ended or not rate:
+                left = f"after {seconds:.0f} s"
+            else:
+                left = f"{(self._total - done) / rate:.0f} s left" if done < self._total else self.afterwards
             text = f"{self._label}: {int(done):,} of {self._total:,} galaxies, {rate:.1f} galaxies/s, {left}"
             print(text if failed is None else f"{text}, {failed} failed", file=sys.stderr, flush=True)
 
@@ -168,6 +169,8 @@ class StoredProgress(Progress):
         label: what is being done.
         count: how many of them are stored by now.
     """
+
+    afterwards = "all stored, now the tables"
 
     def __init__(self, total: int, label: str, count: Callable[[], int]) -> None:
         super().__init__(total, label)

@@ -20,6 +20,9 @@ from runners.flink.nodes import MISTAKE, Nodes, end
 REGISTRATION_SECONDS = 300.0
 POLL_SECONDS = 1.0
 STOP_SECONDS = 20.0
+SILENCE_SECONDS = 60.0
+STILLBORN = 3
+"""So many starts of a TaskManager without a registration are no accident."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Application:
         self._settings, self._nodes = settings, nodes
         self._taskmanagers: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = dict.fromkeys(nodes.names, 0)
-        self._deadline: float | None = None
+        self._started: dict[str, float] = {}
+        self._came: set[str] = set()  # identities that have registered
+        self._stillborn = dict.fromkeys(nodes.names, 0)
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
 
@@ -130,7 +135,7 @@ class Application:
         flink = self._settings.installation / "flink"
         identity, log = self._identity(name), self._log(name)
         self._taskmanagers[name] = self._nodes.start(name, identity, manager.environment(), flink, log)
-        self._deadline = time.monotonic() + self._settings.registration_seconds
+        self._started[name] = time.monotonic()
 
     def _identity(self, name: str) -> str:
         """What a TaskManager registers as: its name, and the number of its start."""
@@ -141,34 +146,50 @@ class Application:
 
     def _watch(self, manager: JobManager) -> None:
         """Until the JobManager ends, which it does with its job."""
+        answered = time.monotonic()
         while manager.is_running():
             for name, process in list(self._taskmanagers.items()):
                 if (code := process.poll()) is not None:
                     self._start_again(name, code, manager)
-            self._wait_for_all(manager)
+            registered = manager.taskmanagers()
+            if registered is not None:
+                answered = time.monotonic()
+                self._look_at(registered)
+            elif time.monotonic() - answered > SILENCE_SECONDS:
+                raise RunFailed(
+                    f"Flink's JobManager has not answered for {SILENCE_SECONDS:.0f} s: see {self._settings.folder}"
+                )
             for line in self._failures.look(manager.failures()):
                 _say(f"Flink goes on after a failure: {line}")
             time.sleep(POLL_SECONDS)
 
-    def _wait_for_all(self, manager: JobManager) -> None:
-        """After a start, until every TaskManager has registered."""
-        if self._deadline is None:
-            return
-        there = manager.taskmanagers()
-        missing = [name for name in self._taskmanagers if self._identity(name) not in there]
-        if not missing:
-            self._deadline = None
-        elif time.monotonic() > self._deadline:
-            seconds = f"{self._settings.registration_seconds:.0f} s"
+    def _look_at(self, registered: set[str]) -> None:
+        """End TaskManagers that hang, so that they are started again; refuse to wait for ever for one."""
+        late = []
+        for name, process in self._taskmanagers.items():
+            identity = self._identity(name)
+            if identity in registered:
+                self._came.add(identity)
+            elif identity in self._came:
+                _say(f"TaskManager {name} does not answer any more: it is ended")
+                self._came.remove(identity)
+                process.terminate()  # srun then kills its task
+            elif time.monotonic() - self._started[name] > self._settings.registration_seconds:
+                late.append(name)
+        if late:
             raise RunFailed(
-                f"{len(missing)} of {len(self._taskmanagers)} TaskManagers did not come in {seconds}: "
-                f"{', '.join(missing)}; see their logs in {self._settings.folder}"
+                f"{len(late)} of {len(self._taskmanagers)} TaskManagers did not come in "
+                f"{self._settings.registration_seconds:.0f} s: {', '.join(late)}; see their logs in {self._settings.folder}"
             )
 
     def _start_again(self, name: str, code: int, manager: JobManager) -> None:
         if code == MISTAKE:
             raise UserError(failures.last_line(self._log(name)).removeprefix("error: "))
         what = f"TaskManager {name} ended (exit code {code})"
+        self._stillborn[name] = 0 if self._identity(name) in self._came else self._stillborn[name] + 1
+        if self._stillborn[name] >= STILLBORN:
+            last = failures.last_cause(self._log(name))
+            raise RunFailed(f"{what} before it registered, {STILLBORN} times: {last}; see {self._log(name)}")
         if not self._restarts_left:
             raise RunFailed(f"{what}, and was started again often enough: see {self._settings.folder}")
         self._restarts_left -= 1

@@ -12,7 +12,7 @@ import time
 
 PYTHON, LOGS = "BEAM_ZOO_PYTHON", "BEAM_ZOO_WORKER_LOGS"
 """Environment variables: the Python of the workers, and the folder of their logs."""
-WORKER = "apache_beam.runners.worker.sdk_worker_main"
+WORKER = "runners.flink.worker"
 SECONDS = 60
 
 

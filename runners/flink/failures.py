@@ -8,7 +8,8 @@ from pathlib import Path
 from beam_zoo.errors import RunFailed, known_error, one_line
 
 CANNOT_START = re.compile(r"Process died with exit code -?\d+")
-STARTS = 2
+STARTS, RECENT = 2, 600_000
+"""So many workers that could not start, in so many milliseconds, are no accident."""
 _PYTHON = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt|Exit)\b.*$", re.MULTILINE)
 _CAUSE = re.compile(r"^Caused by: (.*)$", re.MULTILINE)
 
@@ -36,7 +37,7 @@ class Failures:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._seen: set[Failure] = set()
-        self._no_starts = 0
+        self._no_starts: list[int] = []
 
     def look(self, found: Iterable[Failure]) -> list[str]:
         """A line for each that was not seen before.
@@ -48,8 +49,10 @@ class Failures:
         new = [failure for failure in found if failure not in self._seen]
         self._seen.update(new)
         for failure in new:
-            self._no_starts += CANNOT_START.search(failure.text) is not None
-            if known_error(RuntimeError(failure.text)) or self._no_starts >= STARTS:
+            if CANNOT_START.search(failure.text):
+                recent = [moment for moment in self._no_starts if failure.moment - moment < RECENT]
+                self._no_starts = [*recent, failure.moment]
+            if known_error(RuntimeError(failure.text)) or len(self._no_starts) >= STARTS:
                 raise self.error(failure.text)
         return [summary(failure.text) for failure in new]
 

@@ -9,6 +9,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,8 @@ def install(target: str, repository: str = CENTRAL, job_server_jar: str | None =
     root = Path(os.path.abspath(os.path.expanduser(target)))
     wanted = _wanted(lock, job_server_jar)
     if (root / MARK).exists():
-        if json.loads((root / MARK).read_text())["wanted"] == wanted:
+        if _read_mark(root).get("wanted") == wanted:
+            check(target)
             return
         raise UserError(f"{root} holds another installation: choose another folder, or remove this one")
     if root.exists() and (not root.is_dir() or any(root.iterdir())) and not (root / ".installing").exists():
@@ -90,24 +92,43 @@ def install(target: str, repository: str = CENTRAL, job_server_jar: str | None =
         _download_flink(root / "flink", lock)
         (root / "boot").write_text(_BOOT)
         (root / "boot").chmod(0o755)
-        write_json(str(root / MARK), {"wanted": wanted, "flink": lock["flink"], **found})
-        (root / ".installing").unlink()
+        files = {str(path.relative_to(root)): sha256(path.read_bytes()) for path in _files(root)}
+        found |= {"wanted": wanted, "flink": lock["flink"], "job_server_jar": job_server_jar, "files": files}
+        write_json(str(root / MARK), found)
+        (root / ".installing").unlink(missing_ok=True)
 
 
 def check(folder: str) -> Path:
-    """A folder that holds a whole installation.
+    """A folder that holds a whole installation, of these versions, as it was installed.
 
     Raises:
         UserError: it does not; the line says how to make it.
     """
     root = Path(os.path.abspath(os.path.expanduser(folder)))
-    how = f"python -m runners.flink install {root}"
+    how = f"python -m runners.flink install {shlex.quote(str(root))}"
     if not (root / MARK).is_file():
         state = "an installation that was not finished" if (root / ".installing").exists() else "not there"
         raise UserError(f"Flink in {root} is {state}: {how}")
-    if json.loads((root / MARK).read_text())["flink"] != read_lock()["flink"]:
-        raise UserError(f"{root} holds another version of Flink: remove it, then {how}")
+    mark = _read_mark(root)
+    if mark.get("wanted") != _wanted(read_lock(), mark.get("job_server_jar")):
+        raise UserError(f"{root} was installed by another version of this program: remove it, then {how}")
+    there = {str(path.relative_to(root)): path for path in _files(root)}
+    for name in sorted(there.keys() | mark["files"].keys()):
+        if name not in there or sha256(there[name].read_bytes()) != mark["files"].get(name):
+            raise UserError(f"{root / name} is not as it was installed: remove {root}, then {how}")
     return root
+
+
+def _read_mark(root: Path) -> dict[str, Any]:
+    try:
+        return json.loads((root / MARK).read_text())
+    except ValueError:
+        raise UserError(f"{root / MARK} is damaged: remove {root}, and install again") from None
+
+
+def _files(root: Path) -> list[Path]:
+    own = {MARK, ".installing"}
+    return [path for path in root.rglob("*") if path.is_file() and str(path.relative_to(root)) not in own]
 
 
 def class_path(root: Path) -> str:
@@ -203,8 +224,10 @@ def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
     if "://" in location:
         data = _get(location)
     else:
-        with open(os.path.expanduser(location), "rb") as file:
-            data = file.read()
+        try:
+            data = Path(os.path.expanduser(location)).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read --job_server_jar {location}: {error.strerror}") from None
     jar = root / "runner" / "job-server.jar"
     publish(str(jar), data, replace=True)
     try:
@@ -220,7 +243,7 @@ def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
             f"{location} holds no gRPC, or several: its worker ports could not be put on loopback"
         )
     _compile(root / "classes", jar, vendored.pop(), location)
-    return {"job_server_jar": location, "sha256": sha256(data)}
+    return {"sha256": sha256(data)}
 
 
 def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:

@@ -112,7 +112,7 @@ class JobManager:
         """Start the process, on this host."""
         script = self._installation / "flink" / "bin" / "standalone-job.sh"
         words = [str(script), "start-foreground", "--job-classname", JOB_CLASS, "--job-id", self._job_id]
-        words += ["-D", f"io.tmp.dirs={self._scratch}"]
+        words += ["-D", f"io.tmp.dirs={self._scratch}", "-D", f"web.tmpdir={self._scratch}"]
         self._process = nodes.start_here(words, self.environment(), self._logs / "jobmanager.log")
 
     def is_running(self) -> bool:
@@ -148,9 +148,10 @@ class JobManager:
         text = said[f"/jobs/{self._job_id}/exceptions"].get("root-exception") or f"its state is {state}"
         raise Failures(self._logs).error(text)
 
-    def taskmanagers(self) -> set[str]:
-        """Names of the TaskManagers that have registered."""
-        return {each["id"] for each in self._get("/taskmanagers").get("taskmanagers", [])}
+    def taskmanagers(self) -> set[str] | None:
+        """Identities of the TaskManagers that are registered; None where there is no answer."""
+        found = self._get("/taskmanagers").get("taskmanagers")
+        return None if found is None else {each["id"] for each in found}
 
     def failures(self) -> list[Failure]:
         """What made the job start again, so far."""

@@ -51,8 +51,9 @@ def _main(words: list[str]) -> int:
     if name == "status":
         print(*jobs.status(record), sep="\n")
     elif name == "cancel":
-        jobs.cancel(record)
-        print(f"job {record.job} is cancelled: the same submit command goes on from what is stored")
+        ended = jobs.cancel(record)
+        what = f"cancelled: {', '.join(ended)}" if ended else f"job {record.job} had ended already"
+        print(f"{what}; the same submit command goes on from what is stored")
     else:
         _logs(record, options.follow)
     return 0

@@ -5,6 +5,7 @@
 The batch script of `python -m runners.slurm submit` runs it on the first node.
 """
 
+import argparse
 import contextlib
 import os
 import re
@@ -13,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from beam_zoo.errors import UserError
 from pipelines import command, predict, represent
 from pipelines.options import OPTIONS, Options, Parser, parse
 from runners.flink import install
 from runners.flink.job_manager import LOOPBACK, Ports
+from runners.forgiving import forgive
 from runners.slurm import layout
 
 COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
@@ -36,7 +39,11 @@ def main(argv: list[str] | None = None) -> int:
 def _main(words: list[str]) -> int:
     index = words.index("--") if "--" in words else len(words)
     own, theirs = words[:index], words[index + 1 :]
-    settings = vars(make_parser().parse_args(own))
+    with _why_it_was_stopped(os.environ.get("SLURM_JOB_ID", "")):
+        return _run(vars(make_parser().parse_args(own)), theirs)
+
+
+def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     options = parse_command(theirs, ["--runner=FlinkRunner"])
     from pipelines.run import execute  # seconds of imports
     from runners.flink.application import Application, Settings
@@ -44,13 +51,12 @@ def _main(words: list[str]) -> int:
 
     allocation = Allocation.here()
     nodes = SlurmNodes(allocation, settings.pop("gpus_per_node"))
-    folder = layout.folder(options.output) / allocation.job
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = layout.own_folder(options.output, allocation.job)
     flink = install.check(settings.pop("flink"))
     application = Application(
         Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
     )
-    with _why_it_was_stopped(allocation.job), _scratch():
+    with _scratch():
         return execute(theirs[0], options, application.run)
 
 
@@ -67,30 +73,51 @@ def add_flink_options(parser: Parser) -> None:
     """How Flink is run."""
     parser.add_argument(
         "--jobmanager_memory",
+        type=_memory,
         default="1024m",
         metavar="SIZE",
         help="of the JobManager's JVM (default %(default)s)",
     )
     parser.add_argument(
         "--taskmanager_memory",
+        type=_memory,
         default="1536m",
         metavar="SIZE",
         help="of a TaskManager's JVM; its Python worker is beside it (default %(default)s)",
     )
     parser.add_argument(
         "--registration_seconds",
-        type=float,
+        type=_positive,
         default=300,
         metavar="N",
         help="how long to wait for all TaskManagers (default %(default)s)",
     )
     parser.add_argument(
         "--restarts",
-        type=int,
+        type=whole,
         default=10,
         metavar="N",
         help="how many losses of a TaskManager or worker are made good (default %(default)s)",
     )
+
+
+def _positive(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
+def whole(text: str) -> int:
+    """A whole number, not negative, of the command line."""
+    if not re.fullmatch(r"\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _memory(text: str) -> str:
+    if not re.fullmatch(r"\d+ ?(m|mb|g|gb)", text.lower()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 1536m or 2g")
+    return text
 
 
 def parse_command(words: list[str], flags: list[str]) -> Options:
@@ -173,4 +200,5 @@ def _seconds_left(job: str) -> int | None:
 
 
 if __name__ == "__main__":
+    forgive()  # the log may be on the disk that is full
     sys.exit(main())

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from beam_zoo import output as outputs
 from beam_zoo import parts, plan
-from beam_zoo.errors import UserError
+from beam_zoo.errors import UserError, one_line
 from runners.slurm import layout
 from runners.slurm.layout import Record
-from runners.slurm.nodes import ask
+from runners.slurm.nodes import ask, ask_slurm
 
-ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
+ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
 
 
 def find(job: str, output: str | None) -> Record:
@@ -94,8 +95,12 @@ def _state(job: str) -> str:
             if len(known) == 3
             else "ended; Slurm has forgotten it"
         )
-    if len(states) > 1:
-        return ", ".join(f"{count} {state}" for state, count in collections.Counter(states).items())
+    tasks = re.findall(r"\bArrayTaskId=(\S+).*?\bJobState=(\S+)", described)
+    if tasks:
+        counts: collections.Counter[str] = collections.Counter()
+        for numbers, state in tasks:
+            counts[state] += _count_tasks(numbers)
+        return ", ".join(f"{count} {state}" for state, count in counts.items())
     found = dict(re.findall(r"\b(Reason|RunTime|TimeLimit|NodeList|ExitCode)=(\S+)", described))
     state = states[0]
     if state == "PENDING":
@@ -103,6 +108,12 @@ def _state(job: str) -> str:
     if state in ENDED:
         return f"{state}, exit code {found['ExitCode']}, after {found['RunTime']}"
     return f"{state} on {found['NodeList']} for {found['RunTime']} of {found['TimeLimit']}"
+
+
+def _count_tasks(numbers: str) -> int:
+    """Of `4`, or of what waits, `2-7,9%3`."""
+    ranges = [each.split("-") for each in numbers.partition("%")[0].split(",")]
+    return sum(int(each[-1]) - int(each[0]) + 1 for each in ranges)
 
 
 def _time(seconds: float) -> str:
@@ -119,7 +130,7 @@ def _time(seconds: float) -> str:
 def not_ended(output: str) -> list[str]:
     """Ids of an output's jobs that wait or run."""
     ids = [job for record in layout.records(output) for job in (record.job, record.finish) if job]
-    return [job for job in ids if set(re.findall(r"\bJobState=(\S+)", _scontrol(job))) - ENDED]
+    return [job for job in ids if _is_waiting_or_running(job)]
 
 
 def remove_old_keys(output: str) -> None:
@@ -143,20 +154,33 @@ def other_logs(record: Record) -> list[Path]:
     return sorted((layout.folder(record.output) / record.job).glob("*.log"))
 
 
-def cancel(record: Record) -> None:
-    """End the job, and the one that waits for it."""
-    ask("scancel", record.job, *([record.finish] if record.finish else []))
+def cancel(record: Record) -> list[str]:
+    """End the job, and the one that waits for it.
+
+    Returns:
+        Those that had not ended before.
+    """
+    ids = [record.job, *([record.finish] if record.finish else [])]
+    waiting = [job for job in ids if _is_waiting_or_running(job)]
+    if waiting:
+        ask("scancel", *waiting)
+    return waiting
+
+
+def _is_waiting_or_running(job: str) -> bool:
+    return bool(set(re.findall(r"\bJobState=(\S+)", _scontrol(job))) - ENDED)
 
 
 def _scontrol(job: str) -> str:
-    """Slurm's description of a job, a line a task; empty when it has forgotten it."""
-    done = subprocess.run(
-        ["scontrol", "--oneliner", "show", "job", job],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout if done.returncode == 0 else ""
+    """Slurm's description of a job, a line a task; empty when it has forgotten it.
+
+    Raises:
+        UserError: Slurm does not answer, or is not there.
+    """
+    done = ask_slurm("scontrol", "--oneliner", "show", "job", job)
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise UserError(f"Slurm does not answer: {one_line(done.stderr)}")
+    return "" if done.returncode else done.stdout
 
 
 def _sacct(job: str, fields: str) -> str:

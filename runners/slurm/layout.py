@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 
 from beam_zoo.errors import UserError
@@ -14,6 +15,24 @@ from runners.flink import keys
 def folder(output: str) -> Path:
     """The folder of all jobs of an output."""
     return Path(os.path.abspath(os.path.expanduser(output)), JOBS)
+
+
+def own_folder(output: str, job: str) -> Path:
+    """The folder of a job's logs and key, made if absent; nobody else's, and closed to others.
+
+    Raises:
+        UserError: somebody else made it, or opened it.
+    """
+    path = folder(output) / job
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid != os.geteuid()
+        or stat.S_IMODE(found.st_mode) != 0o700
+    ):
+        raise UserError(f"{path} is not a folder of yours alone (mode 700): remove it, and submit again")
+    return path
 
 
 def private(output: str, job: str) -> Path:
@@ -55,15 +74,15 @@ def records(output: str) -> list[Record]:
 
 
 def record(output: str, job: str) -> Record:
-    """One of an output's jobs.
+    """One of an output's jobs: by its id, or by that of the job which builds an array's tables.
 
     Raises:
         UserError: it is not one.
     """
-    path = folder(output) / f"{job}.json"
-    if not path.exists():
-        raise UserError(f"job {job} was not submitted by python -m runners.slurm for {output}")
-    return _read(path)
+    for found in records(output):
+        if job in (found.job, found.finish):
+            return found
+    raise UserError(f"job {job} was not submitted by python -m runners.slurm for {output}")
 
 
 def _read(path: Path) -> Record:

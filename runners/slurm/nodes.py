@@ -114,14 +114,26 @@ def ask(*words: str) -> str:
     Raises:
         UserError: it is not there, or says no.
     """
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no {words[0]} on the PATH: this machine is not of a cluster with Slurm"
-        ) from None
+    done = ask_slurm(*words)
     if done.returncode:
         raise UserError(
             f"{words[0]}: {one_line(done.stderr or done.stdout or f'exit code {done.returncode}')}"
         )
     return done.stdout
+
+
+def ask_slurm(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of Slurm, which sees no `SBATCH_` variable: those would win over the script's own lines.
+
+    Raises:
+        UserError: it is not there.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
+    try:
+        return subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment
+        )
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {words[0]} on the PATH: this machine is not of a cluster with Slurm"
+        ) from None

@@ -3,17 +3,16 @@
 import argparse
 import dataclasses
 import re
-import subprocess
 import tempfile
 from collections.abc import Sequence
 
-from beam_zoo.errors import UserError, did_you_mean, one_line
+from beam_zoo.errors import UserError, did_you_mean
 from pipelines.command import check_beam
 from pipelines.options import COMMAND_LINE, OPTIONS, Options, Parser, parse, split_command_line
 from runners.beam_options import runner_name
-from runners.slurm.job import COMMANDS, add_flink_options
-from runners.slurm.nodes import ask
-from runners.slurm.script import sbatch_option
+from runners.slurm.job import COMMANDS, add_flink_options, whole
+from runners.slurm.nodes import ask, ask_slurm
+from runners.slurm.script import WARNING_SECONDS, sbatch_option
 
 FLINK, ARRAY = "flink", "array"
 NOTE = (
@@ -25,6 +24,7 @@ _OURS = {
     "exclusive": "nothing, whole nodes are asked for, or --shared_nodes",
     "oversubscribe": "--shared_nodes",
     **dict.fromkeys(("output", "error", "open-mode"), "nothing: logs are below the output"),
+    **dict.fromkeys(("clusters", "cluster-constraint"), "the login node of that cluster"),
     **dict.fromkeys(("chdir", "export", "export-file", "signal", "input"), "nothing: the job needs its own"),
     **dict.fromkeys(
         ("parsable", "quiet", "test-only", "verbose", "wait", "wrap", "version", "usage"), "nothing"
@@ -68,12 +68,12 @@ def make_parser(parser: Parser) -> Parser:
     add("--nodes", type=_count, default=1, metavar="N", help="nodes (default 1)")
     add(
         "--gpus_per_node",
-        type=int,
+        type=whole,
         default=0,
         metavar="N",
         help="GPUs of each; the job then runs with --device=cuda",
     )
-    add("--time", required=True, metavar="HH:MM:SS", help="time limit, as sbatch takes it")
+    add("--time", required=True, type=_time_limit, metavar="HH:MM:SS", help="time limit, as sbatch takes it")
     add(
         "--engine",
         choices=(FLINK, ARRAY),
@@ -166,7 +166,7 @@ def _directives(flags: list[str], parser: argparse.ArgumentParser, print_only: b
 def _ask_sbatch(directives: dict[str, str | None], parser: argparse.ArgumentParser) -> None:
     """Refuse what this cluster's sbatch does not know; its help names only some of its options."""
     lines = [f"#SBATCH {sbatch_option(name, value)}" for name, value in directives.items()]
-    said = test_only("\n".join(["#!/bin/sh", *lines, ""]))
+    said = _test_only("\n".join(["#!/bin/sh", *lines, ""]))
     if unknown := re.search(r"unrecognized option '--([\w-]+)", said):
         listed = set(re.findall(r"--([a-z][a-z-]*)", ask("sbatch", "--help")))
         own = {s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")}
@@ -174,24 +174,12 @@ def _ask_sbatch(directives: dict[str, str | None], parser: argparse.ArgumentPars
         raise UserError(f"there is no option --{unknown[1]} of sbatch or of submit{near}")
 
 
-def test_only(text: str) -> str:
-    """What sbatch says against a script; empty if it would take it.
-
-    Raises:
-        UserError: there is no sbatch.
-    """
+def _test_only(text: str) -> str:
+    """What sbatch says of a script that it is not to run."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(text)
         file.flush()
-        words = ["sbatch", "--test-only", file.name]
-        try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        except FileNotFoundError:
-            raise UserError(
-                "there is no sbatch on the PATH: this machine is not of a cluster with Slurm"
-            ) from None
-    said = done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "")
-    return one_line(said) or f"exit code {done.returncode}" if done.returncode else ""
+        return ask_slurm("sbatch", "--test-only", file.name).stderr
 
 
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:
@@ -204,6 +192,8 @@ def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Opti
         raise UserError(f"--runner={runner} does not go with --engine {engine}, which brings its own")
     if engine == FLINK and (bad := [f for f in options.beam if _names_a_cluster(f)]):
         raise UserError(f"{bad[0]} does not go with --engine {engine}, which starts a Flink of its own")
+    if engine == ARRAY and (bad := [f for f in options.beam if f.startswith("--direct_")]):
+        raise UserError(f"{bad[0]}: several processes would listen on the network; use --tasks instead")
     if options.snippets:
         raise UserError(
             "--snippets is given by --engine array to its tasks: leave it out, or submit with sbatch yourself"
@@ -231,7 +221,24 @@ def _names_a_cluster(flag: str) -> bool:
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def _time_limit(text: str) -> str:
+    """As sbatch takes it; refused where Slurm's warning would come before the job has begun its work."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if found is None:
+        return text  # sbatch says what is wrong with it
+    days, *clock = found.groups()
+    given = [int(part) for part in clock if part is not None]
+    # D-H[:M[:S]], or M, M:S, H:M:S
+    units = [3600, 60, 1] if days or len(given) == 3 else [60, 1]
+    seconds = int(days or 0) * 86400 + sum(n * unit for n, unit in zip(given, units, strict=False))
+    if 0 < seconds <= 2 * WARNING_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is too short: Slurm's warning comes {WARNING_SECONDS} s before the limit, give 3 minutes or more"
+        )
+    return text

@@ -1,11 +1,14 @@
 """Plan on the login node, write the batch script, hand it to Slurm."""
 
+import contextlib
 import dataclasses
 import os
+import re
 import sys
 import time
+from pathlib import Path
 
-from beam_zoo.errors import RunFailed, UserError
+from beam_zoo.errors import UserError
 from beam_zoo.files import publish
 from pipelines import prepare as preparation
 from pipelines.describe import describe
@@ -13,7 +16,7 @@ from pipelines.options import OPTIONS, Options, models_of
 from runners.flink import install, jvm
 from runners.slurm import jobs, layout, script
 from runners.slurm.nodes import ask
-from runners.slurm.options import ARRAY, FLINK, Submission, test_only
+from runners.slurm.options import ARRAY, FLINK, Submission
 
 ENVIRONMENT = ("JAVA_HOME",)
 """Variables of the login node that stand in the script; sbatch hands on all others by itself."""
@@ -38,27 +41,44 @@ def submit(wanted: Submission) -> int:
     there = Options(options.values, options.origins, [*options.beam, "--runner=FlinkRunner"])
     prepared = preparation.prepare(wanted.command, there)
     output, plan = prepared.run.output, prepared.run.plan
-    if wanted.engine == FLINK and (path := next((p for p in (str(root), output) if ":" in p), None)):
-        raise UserError(f"{path}: on a class path of Java a colon separates folders; choose another folder")
-    if options.overwrite and not wanted.print_only and (running := jobs.not_ended(output)):
-        raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
-    stored = prepared.stored
-    missing = [number for number in range(plan.snippets) if number not in stored]
+    _refuse_paths(wanted, [output, os.getcwd(), sys.executable])
+    missing = [number for number in range(plan.snippets) if number not in prepared.stored]
     texts = _scripts(wanted, output, missing, plan.snippets)
     if wanted.print_only:
         print("\n".join(texts), end="")
         return 0
-    _ask_slurm_first(texts)
+    if running := jobs.not_ended(output):
+        if options.overwrite:
+            raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
+        print(f"note: job {running[0]} works on {output} too: they share the work", file=sys.stderr)
     print(describe(prepared), file=sys.stderr)
-    preparation.publish(prepared, overwrite=options.overwrite)
     jobs.remove_old_keys(output)
     record = _hand_in(wanted, output, texts)
+    try:
+        preparation.publish(prepared, overwrite=options.overwrite)
+        record.write()
+    except BaseException:
+        jobs.cancel(record)
+        raise
+    if "hold" not in wanted.directives:
+        ask("scontrol", "release", record.job)
     print(f"job {record.job} ({record.engine}): {record.log}")
     if record.finish:
         print(f"job {record.finish} then builds the tables: {record.finish_log}")
     print(f"script: {record.script}")
     print(f"python -m runners.slurm status {record.job} says how far it is")
     return 0
+
+
+def _refuse_paths(wanted: Submission, paths: list[str]) -> None:
+    """What a batch script, or a class path, cannot hold."""
+    for path in [*paths, *(str(value) for name, value in wanted.flink.items() if name == "flink")]:
+        if found := re.search(r"[\\\r\n]", path):
+            raise UserError(f"{path!r}: sbatch takes no path with {found[0]!r}; choose another folder")
+        if wanted.engine == FLINK and ":" in path:
+            raise UserError(
+                f"{path}: on a class path of Java a colon separates folders; choose another folder"
+            )
 
 
 def _scripts(wanted: Submission, output: str, missing: list[int], count: int) -> list[str]:
@@ -77,7 +97,7 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
         nodes = {"nodes": wanted.nodes, "gpus_per_node": wanted.gpus_per_node}
         return [script.flink(batch, **nodes, shared_nodes=wanted.shared_nodes, settings=wanted.flink)]
     gpus = 1 if wanted.gpus_per_node else 0
-    # Several tasks share a node that has several GPUs. No task listens on the network.
+    # Several tasks share a node that has several GPUs. A task, which is one process, listens on no port.
     whole = not wanted.shared_nodes and wanted.gpus_per_node <= 1
     ranges = split_evenly(missing or list(range(count)), wanted.tasks, count)
     later = {
@@ -123,36 +143,37 @@ def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
     return [f"{begins[task]}:{begins[task + 1]}" for task in range(tasks)]
 
 
-def _ask_slurm_first(texts: list[str]) -> None:
-    """What sbatch would refuse is refused before anything is written."""
-    for text in texts:
-        if said := test_only(text):
-            raise UserError(f"Slurm refuses the job: {said}")
-
-
 def _hand_in(wanted: Submission, output: str, texts: list[str]) -> layout.Record:
+    """Have Slurm take the job, held: nothing has been written yet that a refusal would leave behind."""
     folder, begin = layout.folder(output), time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{os.getpid()}"
-    files = []
-    for name, text in zip((wanted.engine, "finish"), texts, strict=False):
-        file = folder / f"{name}-{stamp}.sh"
-        publish(str(file), text.encode())
-        files.append(str(file))
-    job = _sbatch(files[0])
+    files = [folder / f"{name}-{stamp}.sh" for name in (wanted.engine, "finish")[: len(texts)]]
+    new = [path for path in (folder, folder.parent) if not path.exists()]
+    jobs_so_far: list[str] = []
+    try:
+        for file, text in zip(files, texts, strict=True):
+            publish(str(file), text.encode())
+        jobs_so_far.append(_sbatch("--hold", files[0]))
+        if len(files) > 1:
+            jobs_so_far.append(_sbatch(f"--dependency=afterany:{jobs_so_far[0]}", files[1]))
+    except BaseException:
+        for job in jobs_so_far:
+            ask("scancel", job)
+        for file in files:
+            file.unlink(missing_ok=True)
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+    job, finish = jobs_so_far[0], (jobs_so_far[1] if len(jobs_so_far) > 1 else None)
     log = str(folder / (f"{job}_%a.log" if wanted.engine == ARRAY else f"{job}.log"))
-    record = layout.Record(job, wanted.engine, output, log, files[0], begin)
-    record.write()
-    if wanted.engine == ARRAY:
-        try:
-            finish = _sbatch(f"--dependency=afterany:{job}", files[1])
-        except UserError as error:
-            raise RunFailed(
-                f"job {job} is submitted, but not the one after it, which builds the tables: {error}"
-            ) from None
-        record = dataclasses.replace(record, finish=finish, finish_log=str(folder / f"{finish}.log"))
-        record.write()
-    return record
+    finish_log = None if finish is None else str(folder / f"{finish}.log")
+    return layout.Record(job, wanted.engine, output, log, str(files[0]), begin, finish, finish_log)
 
 
-def _sbatch(*words: str) -> str:
-    return ask("sbatch", "--parsable", *words).strip().partition(";")[0]
+def _sbatch(option: str, file: Path) -> str:
+    try:
+        return ask("sbatch", "--parsable", option, str(file)).strip().partition(";")[0]
+    except UserError as error:
+        said = re.sub(r"sbatch: (error: )?|Batch job submission failed: ", "", str(error))
+        raise UserError(f"Slurm refuses the job: {said}") from None

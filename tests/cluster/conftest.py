@@ -19,6 +19,8 @@ from tests import checkpoints
 from tests.cluster import slurm
 
 SECONDS = 150
+CLEAR = 30
+"""Seconds in which a job that cannot go on says why, and ends."""
 MEMORY = ["--taskmanager_memory", "1200m", "--jobmanager_memory", "800m"]
 
 
@@ -89,6 +91,10 @@ class Job:
         path = self.output / "_slurm" / f"{self.id}.log"
         return path.read_text() if path.exists() else ""
 
+    def last_line(self) -> str:
+        """Of its log."""
+        return self.log().strip().splitlines()[-1]
+
     def field(self, name: str, job: str | None = None) -> str:
         """What Slurm says of it, such as `JobState`."""
         words = ["scontrol", "--oneliner", "show", "job", job or self.id]
@@ -132,10 +138,10 @@ class Job:
                 found[int(entry.name)] = words
         return found
 
-    def kill(self, words: str) -> None:
-        """SIGKILL to one of its processes whose command line holds these words."""
+    def kill(self, words: str, number: int = signal.SIGKILL) -> None:
+        """A signal to one of its processes whose command line holds these words."""
         pid = next(pid for pid, line in self.processes().items() if words in " ".join(line))
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
     def assert_nothing_left(self) -> None:
         """No process, no key, no scratch."""

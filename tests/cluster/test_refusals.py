@@ -31,6 +31,24 @@ def test_refused(cluster, slurm_command, few, trees, flink, tmp_path, job, optio
     assert subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout == ""
 
 
+def test_a_refusal_removes_nothing(cluster, slurm_command, predict, few, trees):
+    """--overwrite acts when Slurm has taken the job."""
+    output = predict(few, trees[0], "--passes", 1).output
+    before = sorted(path for path in output.rglob("*") if path.is_file())
+    words = ["--catalogue", few, "--models", trees[0], "--output", output, "--overwrite"]
+    code, _, err = slurm_command("submit", "--time", 5, "--partition", "nowhere", "--", *words)
+    assert code == 2 and "Slurm refuses the job" in err
+    assert sorted(path for path in output.rglob("*") if path.is_file()) == before
+
+
+def test_variables_of_sbatch(submit, monkeypatch):
+    """They would win over the script's own lines."""
+    for name, value in {"TIMELIMIT": "3", "ARRAY_INX": "0-3", "PARTITION": "nowhere"}.items():
+        monkeypatch.setenv(f"SBATCH_{name}", value)
+    job = submit(["--engine", "flink", "--nodes", 2, "--hold"])
+    assert job.field("TimeLimit") == "00:10:00" and job.field("ArrayTaskId") == ""
+
+
 def test_overwrite(submit, slurm_command, catalogue, trees):
     """It acts once, at submission, and not while another job works on the output; the script does not hold it."""
     waiting = ["--engine", "array", "--shared_nodes", "--hold"]
@@ -52,6 +70,6 @@ def test_overwrite(submit, slurm_command, catalogue, trees):
     job.wait()
     again = submit(waiting, "--snippet_size", 40, "--overwrite", output=job.output)
     scripts = list((job.output / "_slurm").glob("array-*.sh"))
-    assert len(scripts) == 1 and "--overwrite" not in scripts[0].read_text()
+    assert len(scripts) == 2 and not any("--overwrite" in script.read_text() for script in scripts)
     assert slurm_command("status", again.id)[0] == 0
     assert slurm_command("cancel", again.id)[0] == 0

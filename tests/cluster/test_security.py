@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from runners.flink.keys import Key
-from tests.cluster.conftest import Job
+from tests.cluster.conftest import CLEAR, Job
 
 LISTENING = "0A"
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
@@ -56,8 +56,8 @@ def speaks(port: int, context: ssl.SSLContext) -> str:
         return "refused"
 
 
-def test_strangers(submit, slow):
-    """Nothing listens on all interfaces; Flink's ports want the job's key, which its owner alone can read."""
+def test_strangers_and_a_lost_jobmanager(submit, slow):
+    """Nothing listens on all interfaces; Flink's ports want the job's key; without a JobManager the job says so, and ends."""
     job = submit(["--nodes", 2], "--snippet_size", 4, "--passes", 20, models=[slow])
     job.wait_for_parts(2)
     settings = yaml.safe_load((job.folder / "private" / "conf" / "config.yaml").read_text())
@@ -91,6 +91,14 @@ def test_strangers(submit, slow):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     for path in [key.store, key.pem, job.folder / "private" / "conf" / "config.yaml"]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    stored = job.parts()
+    job.kill("StandaloneApplicationClusterEntryPoint")
+    assert job.wait(CLEAR) == "FAILED" and job.field("ExitCode") == "1:0"
+    assert job.last_line().startswith("error: Flink's JobManager ended with exit code"), job.log()
+    assert "the same command goes on" in job.last_line()
+    assert stored.items() <= job.parts().items()
+    job.assert_nothing_left()
 
 
 def _own_processes(job: Job) -> dict[int, str]:

@@ -62,6 +62,13 @@ def test_workers_that_cannot_start(tmp_path):
         failures.look([Failure(1, NO_START), Failure(2, NO_START)])
 
 
+def test_two_in_a_day_are_accidents(tmp_path):
+    """A node that is overloaded kills a worker now and then."""
+    failures = Failures(tmp_path)
+    for hour in range(24):
+        assert failures.look([Failure(hour * 3_600_000, NO_START)])
+
+
 def test_logs(tmp_path):
     """The last cause of Flink's log, the last line of any other; a log that is not there is empty."""
     log = tmp_path / "jobmanager.log"

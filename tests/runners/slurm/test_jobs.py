@@ -1,15 +1,19 @@
 """Jobs that Slurm remembers in its accounting only: programs of that name answer as Slurm's own do."""
 
+import dataclasses
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from beam_zoo.errors import UserError
 from runners.slurm.__main__ import main
 from runners.slurm.job import ports as job_ports
-from runners.slurm.layout import Record
+from runners.slurm.layout import Record, own_folder
 from runners.slurm.nodes import Allocation
+
+FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"
 
 
 @pytest.fixture
@@ -21,7 +25,8 @@ def program(tmp_path, monkeypatch):
 
     def write(name: str, text: str, code: int = 0) -> Path:
         path = folder / name
-        path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {code}\n")
+        where = " >&2" if code else ""
+        path.write_text(f"#!/bin/sh\ncat{where} <<'END'\n{text}\nEND\nexit {code}\n")
         path.chmod(0o755)
         return path
 
@@ -40,7 +45,7 @@ def record(predict, few, trees) -> Record:
 
 def test_accounting(record, program, capfd):
     """Its script's path leads to the output."""
-    program("scontrol", "", 1)
+    program("scontrol", FORGOTTEN, 1)
     program("sacct", f"sbatch --parsable {record.script}")
     assert main(["logs", "77"]) == 0
     assert capfd.readouterr().out == "the log\n"
@@ -53,7 +58,7 @@ def test_accounting(record, program, capfd):
 
 def test_forgotten(record, program, capfd):
     """Without accounting the output must be named."""
-    program("scontrol", "", 1)
+    program("scontrol", FORGOTTEN, 1)
     program("sacct", "", 1)
     assert main(["status", "77"]) == 2
     assert "give --output OUT" in capfd.readouterr().err
@@ -63,6 +68,51 @@ def test_forgotten(record, program, capfd):
     assert "job 78 was not submitted by python -m runners.slurm for" in capfd.readouterr().err
     assert main(["status", "7a"]) == 2
     assert "a job's id is a number, not '7a'" in capfd.readouterr().err
+
+
+def test_no_answer(record, program, capfd):
+    """A controller that is down has not forgotten a job."""
+    program("scontrol", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1)
+    for words in (["status", "77"], ["cancel", "77"]):
+        assert main([*words, "--output", record.output]) == 2
+        assert "Slurm does not answer: slurm_load_jobs error: Unable to contact" in capfd.readouterr().err
+
+
+def test_tasks_are_counted(record, program, capfd):
+    """Those that wait stand in one line of Slurm's."""
+    lines = ["JobId=77 ArrayJobId=77 ArrayTaskId=2-7,9%3 JobName=x JobState=PENDING Reason=Resources"]
+    lines += [
+        f"JobId=8{n} ArrayJobId=77 ArrayTaskId={n} JobName=x JobState=RUNNING Reason=None" for n in (0, 1)
+    ]
+    program("scontrol", "\n".join(lines))
+    assert main(["status", "77", "--output", record.output]) == 0
+    assert "7 PENDING, 2 RUNNING" in capfd.readouterr().out
+
+
+def test_the_job_of_the_tables(record, program, capfd):
+    """Its id, which submit prints, names the same submission."""
+    dataclasses.replace(record, job="78", finish="79", finish_log="/none").write()
+    program("scontrol", FORGOTTEN, 1)
+    assert main(["status", "79", "--output", record.output]) == 0
+    assert "job 78 (flink): ended" in capfd.readouterr().out
+    assert main(["cancel", "79", "--output", record.output]) == 0
+    assert "job 78 had ended already" in capfd.readouterr().out
+
+
+def test_a_folder_of_somebody_else(tmp_path, monkeypatch):
+    """The job's key and configuration are not put where others could exchange them."""
+    (tmp_path / "_slurm").mkdir()
+    assert own_folder(str(tmp_path), "1").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "_slurm" / "2").mkdir(mode=0o700)
+    (tmp_path / "_slurm" / "2").chmod(0o777)
+    (tmp_path / "_slurm" / "3").symlink_to(tmp_path / "_slurm" / "1")
+    for job in "2", "3":
+        with pytest.raises(UserError, match="is not a folder of yours alone"):
+            own_folder(str(tmp_path), job)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(UserError, match="is not a folder of yours alone"):
+        own_folder(str(tmp_path), "1")
 
 
 def test_nodes_of_a_large_cluster(program, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_zoo.files import sha256
 from pipelines.options import parse
 from runners.flink import install
 from runners.slurm.__main__ import main
@@ -17,10 +18,15 @@ FLINK = ["--nodes", "2", "--time", "1:00:00"]
 
 @pytest.fixture
 def flink(tmp_path) -> Path:
-    """What looks like an installation."""
+    """An installation of one file."""
     folder = tmp_path / "flink"
     folder.mkdir()
-    (folder / install.MARK).write_text(json.dumps({"flink": install.read_lock()["flink"]}))
+    (folder / "boot").write_text(install._BOOT)
+    mark = {
+        "wanted": install._wanted(install.read_lock(), None),
+        "files": {"boot": sha256(install._BOOT.encode())},
+    }
+    (folder / install.MARK).write_text(json.dumps(mark))
     return folder
 
 
@@ -137,6 +143,22 @@ REFUSED = [
     (["--time", 9, "--exclusive"], [], False, "whole nodes are asked for, or --shared_nodes"),
     (["--time", 9, "--output", "x"], [], False, "logs are below the output"),
     (["--time", 9, "--comment", "a\nb"], [], False, "cannot hold a line break"),
+    (["--time", 9, "--nodes", "x"], [], False, "'x' is not a whole number"),
+    (["--time", 9, "--gpus_per_node=-1"], [], False, "'-1' is not a whole number"),
+    (["--time", 1], [], False, "1 is too short: Slurm's warning comes 60 s before the limit"),
+    (["--time", "00:02:00"], [], False, "00:02:00 is too short"),
+    ([*FLINK, "--taskmanager_memory", "lots"], [], True, "'lots' is not a size such as 1536m or 2g"),
+    ([*FLINK, "--registration_seconds", "inf"], [], True, "'inf' is not a number of seconds"),
+    ([*FLINK, "--restarts=-1"], [], True, "'-1' is not a whole number"),
+    (["--time", 9, "--clusters", "b"], [], False, "use the login node of that cluster"),
+    (
+        ["--time", 9],
+        ["--direct_running_mode=multi_processing"],
+        False,
+        "would listen on the network; use --tasks",
+    ),
+    (FLINK, ["--output", "/a\\b"], True, "sbatch takes no path with"),
+    (FLINK, ["--output", "/a:b"], True, "on a class path of Java a colon separates folders"),
     (
         ["--time", 9, "-p", "main"],
         [],
@@ -188,6 +210,33 @@ def test_not_an_installation(submit, flink):
     os.unlink(flink / install.MARK)
     code, _, err = submit(FLINK)
     assert code == 2 and f"is not there: python -m runners.flink install {flink}" in err
+
+
+@pytest.mark.parametrize("change", ["other bytes", "one more", "one less", "another version"])
+def test_a_changed_installation(submit, flink, change):
+    """Workers' ports are on loopback only while our class stands first on the class path: any change is refused."""
+    if change == "other bytes":
+        (flink / "boot").write_text("#!/bin/sh\n")
+    elif change == "one more":
+        (flink / "classes").mkdir()
+        (flink / "classes" / "Other.class").touch()
+    elif change == "one less":
+        os.unlink(flink / "boot")
+    else:
+        mark = json.loads((flink / install.MARK).read_text())
+        (flink / install.MARK).write_text(json.dumps(mark | {"wanted": "0" * 64}))
+    code, out, err = submit(FLINK)
+    said = (
+        "by another version of this program" if change == "another version" else "is not as it was installed"
+    )
+    assert code == 2 and out == "" and said in err and "python -m runners.flink install" in err
+
+
+@pytest.mark.parametrize("text", ["3", "0", "2-0", "1:00:00", "10:00", "1-12:30", "UNLIMITED"])
+def test_time_limits(submit, text):
+    """Every form that sbatch takes, 0 and words too."""
+    code, out, err = submit(["--nodes", 2, "--time", text])
+    assert code == 0 and f"#SBATCH --time={text}\n" in out, err
 
 
 def test_no_command_after_the_dashes(capfd):

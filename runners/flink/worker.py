@@ -1,0 +1,17 @@
+"""Beam's Python worker, as `boot` starts it."""
+
+import sys
+
+from runners.forgiving import forgive
+
+
+def main() -> None:
+    """Run Beam's worker to its end."""
+    forgive()  # before logging takes hold of the streams
+    from apache_beam.runners.worker import sdk_worker_main
+
+    sdk_worker_main.main(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Output that a full disk does not turn into an error: what is said there is not worth what is being done."""
+
+import contextlib
+import sys
+from typing import Any, TextIO
+
+
+class Forgiving:
+    """A text stream whose writes may fail unnoticed.
+
+    Beam's worker prints the stack trace of an error before it reports the error: where the log is on the disk that is
+    full, the report would never be sent, and the job would wait for it.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def forgive() -> None:
+    """Make this process's standard streams so."""
+    sys.stdout, sys.stderr = Forgiving(sys.stdout), Forgiving(sys.stderr)
