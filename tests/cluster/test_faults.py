@@ -52,7 +52,9 @@ def test_lost_taskmanagers_and_a_lost_worker(submit, slow, slow_direct):
         re.findall(r"snippet (\d+) is stored", log.read_text()) for log in job.folder.glob("worker-*.log")
     ]
     numbers = [int(number) for each in stored for number in each]
-    assert sorted(numbers) == list(range(len(job.parts())))
+    assert sorted(set(numbers)) == list(range(len(job.parts())))
+    # The worker of the TaskManager that hung went on with what it had in hand, and was second, or first.
+    assert len(numbers) <= len(set(numbers)) + 2, numbers
     assert_same(slow_direct, job.output)
     job.assert_nothing_left()
 
