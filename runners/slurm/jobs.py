@@ -167,6 +167,11 @@ def cancel(record: Record) -> list[str]:
     return waiting
 
 
+def is_held(job: str) -> bool:
+    """Whether it waits for somebody to release it."""
+    return "Reason=JobHeld" in _scontrol(job)
+
+
 def _is_waiting_or_running(job: str) -> bool:
     return bool(set(re.findall(r"\bJobState=(\S+)", _scontrol(job))) - ENDED)
 

@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from beam_zoo.errors import UserError
+from beam_zoo.errors import UserError, one_line
 from beam_zoo.files import publish
 from pipelines import prepare as preparation
 from pipelines.describe import describe
 from pipelines.options import OPTIONS, Options, models_of
 from runners.flink import install, jvm
 from runners.slurm import jobs, layout, script
-from runners.slurm.nodes import ask
+from runners.slurm.nodes import ask, ask_slurm
 from runners.slurm.options import ARRAY, FLINK, Submission
 
 ENVIRONMENT = ("JAVA_HOME",)
@@ -61,13 +61,23 @@ def submit(wanted: Submission) -> int:
         jobs.cancel(record)
         raise
     if "hold" not in wanted.directives:
-        ask("scontrol", "release", record.job)
+        _release(record)
     print(f"job {record.job} ({record.engine}): {record.log}")
     if record.finish:
         print(f"job {record.finish} then builds the tables: {record.finish_log}")
     print(f"script: {record.script}")
     print(f"python -m runners.slurm status {record.job} says how far it is")
     return 0
+
+
+def _release(record: layout.Record) -> None:
+    """Let the job begin; what Slurm says against it, it will go on saying in `status`."""
+    done = ask_slurm("scontrol", "release", record.job)
+    if done.returncode and jobs.is_held(record.job):
+        jobs.cancel(record)
+        raise UserError(f"Slurm does not release the job, it is cancelled: {one_line(done.stderr)}")
+    if done.returncode:
+        print(f"note: Slurm says: {one_line(done.stderr)}", file=sys.stderr)
 
 
 def _refuse_paths(wanted: Submission, paths: list[str]) -> None:

@@ -1,7 +1,9 @@
 """A step of the job: one TaskManager, with a GPU of its own, and nothing left on the node when it ends."""
 
 import argparse
+import glob
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> int:
-    with tempfile.TemporaryDirectory(
-        prefix=f"beam-zoo-{options.name}-", ignore_cleanup_errors=True
-    ) as scratch:
+    prefix = f"beam-zoo-{os.environ.get('SLURM_JOB_ID', '')}-{options.name}-"
+    for old in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{prefix}*")):
+        shutil.rmtree(old, ignore_errors=True)  # of an earlier start, which was killed
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as scratch:
         words = [os.path.join(options.flink, "bin", "taskmanager.sh"), "start-foreground"]
         for setting in (
             f"taskmanager.resource-id={options.identity}",

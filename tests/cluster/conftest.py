@@ -147,7 +147,7 @@ class Job:
         """No process, no key, no scratch."""
         wait_for(lambda: not self.processes(), 20, lambda: str(self.processes()))
         assert not (self.folder / "private").exists()
-        assert not list(Path(os.environ["TMPDIR"]).iterdir())
+        assert not list(Path(os.environ["TMPDIR"]).glob("beam-zoo-*"))
 
 
 def wait_for(condition: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:

@@ -14,7 +14,6 @@ import pytest
             [],
             "there is no option --acount of sbatch or of submit (did you mean 'account'?)",
         ),
-        (["--nodes", 9], [], "Slurm refuses the job: "),
         (["--time", "soon"], [], "Slurm refuses the job: Invalid --time specification"),
         ([], ["--snippetsize", 4], "there is no option --snippetsize (did you mean '--snippet_size'?)"),
         ([], ["--models", "/nowhere.yaml"], "there is no --models /nowhere.yaml"),
