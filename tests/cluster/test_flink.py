@@ -44,7 +44,8 @@ def test_represent(submit, represent, catalogue, trees):
     name = f"representations/{trees[0].stem}"
     theirs, ours = direct.table(name), pd.read_parquet(job.output / name)
     assert list(theirs.id_str) == list(ours.id_str)
-    np.testing.assert_allclose(np.stack(ours.feature), np.stack(theirs.feature), rtol=1e-4)
+    # Features are around 0.1, and some are nearly 0.
+    np.testing.assert_allclose(np.stack(ours.feature), np.stack(theirs.feature), rtol=1e-4, atol=1e-5)
 
 
 def test_gpus(submit):
