@@ -6,12 +6,12 @@ import errno
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from beam_zoo.errors import RunFailed, StorageFull, UserError, known_error
 from beam_zoo.quiet import set_up_logging, was_interrupted
-from pipelines.options import OPTIONS, parse, refuse_stray, split_command_line
+from pipelines.options import OPTIONS, Options, parse, refuse_stray, split_command_line
 
 RUN_FAILED, USER_ERROR, STORAGE_FULL = 1, 2, 4
 
@@ -29,8 +29,7 @@ def main(command: str, description: str, argv: list[str] | None = None) -> int:
     """
 
     def work() -> int:
-        names = [option.name for option in OPTIONS]
-        options = parse(command, description, argv, lambda flags: check_beam(flags, names))
+        options = parse_checked(command, description, argv)
         if options.print_config:
             print(options.describe())
             return 0
@@ -39,6 +38,21 @@ def main(command: str, description: str, argv: list[str] | None = None) -> int:
         return execute(command, options)
 
     return guarded(work)
+
+
+def parse_checked(command: str, description: str, argv: Sequence[str] | None) -> Options:
+    """The options of `predict` or `represent`, Beam's among them checked too.
+
+    Args:
+        command: `predict` or `represent`.
+        description: for --help.
+        argv: the arguments, by default those of this process.
+
+    Raises:
+        UserError: an unknown option or a wrong value.
+    """
+    names = [option.name for option in OPTIONS]
+    return parse(command, description, argv, lambda flags: check_beam(flags, names))
 
 
 def guarded(work: Callable[[], int]) -> int:

@@ -17,7 +17,6 @@ from runners.flink import failures, job_jar, jvm, keys
 from runners.flink.job_manager import JobManager, Ports
 from runners.flink.nodes import MISTAKE, Nodes, end
 
-REGISTRATION_SECONDS = 300.0
 POLL_SECONDS = 1.0
 STOP_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
@@ -41,10 +40,10 @@ class Settings:
     installation: Path
     folder: Path
     ports: Ports
-    jobmanager_memory: str = "1024m"
-    taskmanager_memory: str = "1536m"
-    registration_seconds: float = REGISTRATION_SECONDS
-    restarts: int = 10
+    jobmanager_memory: str
+    taskmanager_memory: str
+    registration_seconds: float
+    restarts: int
 
 
 class Application:

@@ -18,11 +18,12 @@ from typing import Any
 
 from beam_zoo.errors import UserError
 from pipelines import command, predict, represent
-from pipelines.options import OPTIONS, Options, Parser, parse
+from pipelines.options import Options, Parser
 from runners.flink import install
 from runners.flink.job_manager import LOOPBACK, Ports
 from runners.forgiving import forgive
 from runners.slurm import layout
+from runners.slurm.script import seconds_of
 
 COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
 FIRST_PORT, PORT_PAIRS = 20_000, 6_000  # below the ports that systems hand out by themselves
@@ -129,8 +130,7 @@ def parse_command(words: list[str], flags: list[str]) -> Options:
     """
     if not words or words[0] not in COMMANDS:
         raise UserError(f"after -- comes {' or '.join(COMMANDS)}, not {words[0] if words else 'nothing'}")
-    names = [option.name for option in OPTIONS]
-    return parse(words[0], COMMANDS[words[0]], [*words[1:], *flags], lambda f: command.check_beam(f, names))
+    return command.parse_checked(words[0], COMMANDS[words[0]], [*words[1:], *flags])
 
 
 def ports(job: str, address: str) -> Ports:
@@ -192,11 +192,7 @@ def _why_it_was_stopped(job: str) -> Iterator[None]:
 def _seconds_left(job: str) -> int | None:
     words = ["squeue", "--noheader", "--format=%L", f"--jobs={job}"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", done.stdout.strip())
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return seconds_of(done.stdout.strip())
 
 
 if __name__ == "__main__":

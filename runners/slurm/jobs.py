@@ -129,13 +129,17 @@ def _time(seconds: float) -> str:
 
 def not_ended(output: str) -> list[str]:
     """Ids of an output's jobs that wait or run."""
-    ids = [job for record in layout.records(output) for job in (record.job, record.finish) if job]
+    ids = [job for record in layout.records(output) for job in record.ids]
     return [job for job in ids if _is_waiting_or_running(job)]
 
 
-def remove_old_keys(output: str) -> None:
-    """Remove the private folders of jobs that were killed before they could."""
-    running = not_ended(output)
+def remove_old_keys(output: str, running: list[str]) -> None:
+    """Remove the private folders of jobs that were killed before they could.
+
+    Args:
+        output: folder of the output.
+        running: ids of its jobs that have not ended.
+    """
     for record in layout.records(output):
         if record.job not in running:
             shutil.rmtree(layout.private(output, record.job), ignore_errors=True)
@@ -160,8 +164,7 @@ def cancel(record: Record) -> list[str]:
     Returns:
         Those that had not ended before.
     """
-    ids = [record.job, *([record.finish] if record.finish else [])]
-    waiting = [job for job in ids if _is_waiting_or_running(job)]
+    waiting = [job for job in record.ids if _is_waiting_or_running(job)]
     if waiting:
         ask("scancel", *waiting)
     return waiting

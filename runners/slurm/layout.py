@@ -63,6 +63,11 @@ class Record:
     finish: str | None = None
     finish_log: str | None = None
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the job, and of the one that builds the tables."""
+        return [self.job] if self.finish is None else [self.job, self.finish]
+
     def write(self) -> None:
         """Keep it beside the script."""
         write_json(str(folder(self.output) / f"{self.job}.json"), dataclasses.asdict(self))
@@ -80,7 +85,7 @@ def record(output: str, job: str) -> Record:
         UserError: it is not one.
     """
     for found in records(output):
-        if job in (found.job, found.finish):
+        if job in found.ids:
             return found
     raise UserError(f"job {job} was not submitted by python -m runners.slurm for {output}")
 

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Sequence
 
 from beam_zoo.errors import UserError, did_you_mean
-from pipelines.command import check_beam
-from pipelines.options import COMMAND_LINE, OPTIONS, Options, Parser, parse, split_command_line
+from pipelines.command import parse_checked
+from pipelines.options import COMMAND_LINE, Options, Parser, split_command_line
 from runners.beam_options import runner_name
 from runners.slurm.job import COMMANDS, add_flink_options, whole
 from runners.slurm.nodes import ask, ask_slurm
-from runners.slurm.script import WARNING_SECONDS, sbatch_option
+from runners.slurm.script import WARNING_SECONDS, sbatch_option, seconds_of
 
 FLINK, ARRAY = "flink", "array"
 NOTE = (
@@ -184,8 +184,7 @@ def _test_only(text: str) -> str:
 
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:
     """Options of predict, as the job is to have them."""
-    names = [option.name for option in OPTIONS]
-    options = parse(command, COMMANDS[command], words, lambda flags: check_beam(flags, names))
+    options = parse_checked(command, COMMANDS[command], words)
     runner = runner_name(options.beam)
     given = any(flag.startswith("--runner") for flag in options.beam)
     if given and runner != {FLINK: "FlinkRunner", ARRAY: "DirectRunner"}[engine]:
@@ -229,15 +228,8 @@ def _count(text: str) -> int:
 
 def _time_limit(text: str) -> str:
     """As sbatch takes it; refused where Slurm's warning would come before the job has begun its work."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if found is None:
-        return text  # sbatch says what is wrong with it
-    days, *clock = found.groups()
-    given = [int(part) for part in clock if part is not None]
-    # D-H[:M[:S]], or M, M:S, H:M:S
-    units = [3600, 60, 1] if days or len(given) == 3 else [60, 1]
-    seconds = int(days or 0) * 86400 + sum(n * unit for n, unit in zip(given, units, strict=False))
-    if 0 < seconds <= 2 * WARNING_SECONDS:
+    seconds = seconds_of(text)  # of what is no time sbatch says so
+    if seconds is not None and 0 < seconds <= 2 * WARNING_SECONDS:
         raise argparse.ArgumentTypeError(
             f"{text} is too short: Slurm's warning comes {WARNING_SECONDS} s before the limit, give 3 minutes or more"
         )

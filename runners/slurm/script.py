@@ -1,6 +1,7 @@
 """Batch scripts, as text: what they are made from is all that they depend on."""
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -117,6 +118,17 @@ def _script(
 def sbatch_option(name: str, value: str | None) -> str:
     """An option as it stands after #SBATCH."""
     return f"--{name}" if value is None else _quoted(f"--{name}={value}")
+
+
+def seconds_of(text: str) -> int | None:
+    """A time as Slurm reads and writes it, in seconds: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; None for a word."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if found is None:
+        return None
+    days, *clock = found.groups()
+    given = [int(part) for part in clock if part is not None]
+    units = [3600, 60, 1] if days or len(given) == 3 else [60, 1]
+    return int(days or 0) * 86_400 + sum(n * unit for n, unit in zip(given, units, strict=False))
 
 
 def _quoted(option: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
@@ -41,7 +42,7 @@ def submit(wanted: Submission) -> int:
     there = Options(options.values, options.origins, [*options.beam, "--runner=FlinkRunner"])
     prepared = preparation.prepare(wanted.command, there)
     output, plan = prepared.run.output, prepared.run.plan
-    _refuse_paths(wanted, [output, os.getcwd(), sys.executable])
+    _refuse_paths(wanted.engine, [output, os.getcwd(), sys.executable, str(wanted.flink.get("flink", ""))])
     missing = [number for number in range(plan.snippets) if number not in prepared.stored]
     texts = _scripts(wanted, output, missing, plan.snippets)
     if wanted.print_only:
@@ -52,7 +53,7 @@ def submit(wanted: Submission) -> int:
             raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
         print(f"note: job {running[0]} works on {output} too: they share the work", file=sys.stderr)
     print(describe(prepared), file=sys.stderr)
-    jobs.remove_old_keys(output)
+    jobs.remove_old_keys(output, running)
     record = _hand_in(wanted, output, texts)
     try:
         preparation.publish(prepared, overwrite=options.overwrite)
@@ -80,12 +81,12 @@ def _release(record: layout.Record) -> None:
         print(f"note: Slurm says: {one_line(done.stderr)}", file=sys.stderr)
 
 
-def _refuse_paths(wanted: Submission, paths: list[str]) -> None:
+def _refuse_paths(engine: str, paths: list[str]) -> None:
     """What a batch script, or a class path, cannot hold."""
-    for path in [*paths, *(str(value) for name, value in wanted.flink.items() if name == "flink")]:
+    for path in paths:
         if found := re.search(r"[\\\r\n]", path):
             raise UserError(f"{path!r}: sbatch takes no path with {found[0]!r}; choose another folder")
-        if wanted.engine == FLINK and ":" in path:
+        if engine == FLINK and ":" in path:
             raise UserError(
                 f"{path}: on a class path of Java a colon separates folders; choose another folder"
             )
@@ -156,7 +157,7 @@ def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
 def _hand_in(wanted: Submission, output: str, texts: list[str]) -> layout.Record:
     """Have Slurm take the job, held: nothing has been written yet that a refusal would leave behind."""
     folder, begin = layout.folder(output), time.time()
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{os.getpid()}"
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{uuid.uuid4().hex[:8]}"
     files = [folder / f"{name}-{stamp}.sh" for name in (wanted.engine, "finish")[: len(texts)]]
     new = [path for path in (folder, folder.parent) if not path.exists()]
     jobs_so_far: list[str] = []
