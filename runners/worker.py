@@ -2,22 +2,16 @@
 
 import logging
 import sys
-from typing import Any, TextIO
 
 from beam_zoo.quiet import is_reported, set_up_logging
+from runners.forgiving import Forgiving
 
 
-class _Stderr:
+class _Stderr(Forgiving):
     """stderr without the stack traces of errors that the command itself reports: Beam prints each one there."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
     def write(self, text: str) -> int:
-        return len(text) if is_reported(text) else self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return len(text) if is_reported(text) else super().write(text)
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ class Application:
         self._starts = dict.fromkeys(nodes.names, 0)
         self._started: dict[str, float] = {}
         self._came: set[str] = set()  # identities that have registered
+        self._ended: set[str] = set()  # of those, the ones that hung
         self._stillborn = dict.fromkeys(nodes.names, 0)
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
@@ -170,9 +171,10 @@ class Application:
             if identity in registered:
                 self._came.add(identity)
             elif identity in self._came:
-                _say(f"TaskManager {name} does not answer any more: it is ended")
-                self._came.remove(identity)
-                process.terminate()  # srun then kills its task
+                if identity not in self._ended:
+                    _say(f"TaskManager {name} does not answer any more: it is ended")
+                    self._ended.add(identity)
+                    process.terminate()  # srun then kills its task
             elif time.monotonic() - self._started[name] > self._settings.registration_seconds:
                 late.append(name)
         if late:
