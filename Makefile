@@ -14,14 +14,17 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+$(BIN)/fake-gcs-server: .venv/ready
+	tests/cloud/packages.sh $(BIN)
+
 demo: setup
 	$(BIN)/python -m examples.demo --output $(DEMO)
 
-test: setup
+test: setup $(BIN)/fake-gcs-server
 	tests/cluster/packages.sh
 	$(BIN)/python -m pytest
 
-test-fast: setup
+test-fast: setup $(BIN)/fake-gcs-server
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: setup

@@ -31,7 +31,7 @@ setup(
         "zoobot>=2.9",
     ],
     extras_require={
-        "gcp": ["apache-beam[gcp]>=2.77"],
+        "gcp": ["apache-beam[gcp]>=2.77", "google-cloud-storage>=3.4"],
         "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14"],
     },
 )

@@ -10,6 +10,7 @@ from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path
+from beam_zoo.files import absolute, exists, is_folder, is_remote
 from beam_zoo.members import Member
 from beam_zoo.output import MANIFEST
 from beam_zoo.plan import Plan
@@ -28,8 +29,8 @@ def open_runs(outputs: Sequence[str]) -> Runs:
     """
     runs: Runs = []
     for output in outputs:
-        folder = os.path.abspath(os.path.expanduser(output))
-        if not os.path.isdir(folder):
+        folder = absolute(output)
+        if not is_folder(folder):
             raise UserError(f"there is no output {folder}{near_path(folder)}")
         plan = plans.read(folder)
         if plan is None:
@@ -37,16 +38,20 @@ def open_runs(outputs: Sequence[str]) -> Runs:
             raise UserError(f"{folder} is {what or 'not an output of predict: it has no plan'}")
         if plan.command != "predict":
             raise UserError(f"{folder} is an output of {plan.command}: only those of predict hold samples")
-        if any(os.path.samefile(folder, other) for _, other in runs):
+        if any(_same(folder, other) for _, other in runs):
             raise UserError(f"the output {folder} is given twice")
         runs.append((plan, folder))
     return runs
 
 
+def _same(folder: str, other: str) -> bool:
+    if is_remote(folder) or is_remote(other):
+        return folder == other
+    return os.path.samefile(folder, other)
+
+
 def _is_aggregate(folder: str) -> bool:
-    return os.path.exists(os.path.join(folder, MANIFEST)) and not os.path.exists(
-        os.path.join(folder, plans.FOLDER)
-    )
+    return exists(os.path.join(folder, MANIFEST)) and not is_folder(os.path.join(folder, plans.FOLDER))
 
 
 def members_of(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], ...]]:

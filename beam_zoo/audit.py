@@ -15,6 +15,7 @@ import numpy as np
 
 from beam_zoo import parts
 from beam_zoo.errors import one_line
+from beam_zoo.files import names
 from beam_zoo.output import MANIFEST
 from beam_zoo.plan import Plan
 from beam_zoo.tables import ADVANCED, FAILURES, FRIENDLY
@@ -266,8 +267,8 @@ def folders(plan: Plan) -> list[str]:
 def listing(output: str, folder: str) -> list[str]:
     """Names in a folder of the output, but for left-overs: those that begin with `.` or `_`."""
     try:
-        return sorted(name for name in os.listdir(os.path.join(output, folder)) if name[0] not in "._")
-    except (FileNotFoundError, NotADirectoryError):
+        return [name for name in names(os.path.join(output, folder)) if name[0] not in "._"]
+    except NotADirectoryError:
         return []
 
 

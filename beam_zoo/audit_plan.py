@@ -10,14 +10,13 @@ from beam_zoo.audit import Findings, listing
 from beam_zoo.catalogue import Catalogue
 from beam_zoo.check_rows import Checker
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import read_file, sha256
+from beam_zoo.files import for_arrow, is_remote, read_file, sha256
 from beam_zoo.members import to_json
 from beam_zoo.output import MANIFEST
 from beam_zoo.parts import REPRESENTATIONS
-from beam_zoo.plan import FOLDER, Plan
+from beam_zoo.plan import Plan
 from beam_zoo.plan_rows import CarriedDigest, rows_file
 
-ROWS = f"{FOLDER}/rows"
 _BATCH = 16_384
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
@@ -39,14 +38,15 @@ def check_rows(plan: Plan, output: str, findings: Findings) -> None:
         output: its folder.
         findings: takes what is wrong.
     """
-    for folder in [ROWS, *([os.path.relpath(plan.carried_folder(output), output)] if plan.carried else [])]:
+    rows = _inside(plan.rows_folder(output), output)
+    for folder in [rows, *([_inside(plan.carried_folder(output), output)] if plan.carried else [])]:
         _check_cut(plan, output, folder, findings)
     _check_carried(plan, output, findings)
     _check_staged(plan, output, findings)
-    names = set(listing(output, ROWS))
+    names = set(listing(output, rows))
     files = [f"{part:06d}.parquet" for part in range(plan.table_parts)]
-    there = tuple(os.path.join(output, ROWS, name) for name in files if name in names)
-    catalogue = Catalogue(ROWS, there, "parquet", output)
+    there = tuple(os.path.join(output, rows, name) for name in files if name in names)
+    catalogue = Catalogue(rows, there, "parquet", output)
     # Where images lie was decided when the plan was made, perhaps on another machine.
     checker = Checker(output, root_given=False, allow_outside=True)
     try:
@@ -54,15 +54,19 @@ def check_rows(plan: Plan, output: str, findings: Findings) -> None:
             checker.add(batch)
         digest = checker.finish(catalogue, None)
     except UserError as error:
-        findings.add(ROWS, str(error).replace(output + os.sep, ""))
+        findings.add(rows, str(error).replace(output + os.sep, ""))
         return
     if checker.rows != plan.rows:
-        findings.add(ROWS, f"holds {checker.rows:,} rows, and plan.json says {plan.rows:,}")
+        findings.add(rows, f"holds {checker.rows:,} rows, and plan.json says {plan.rows:,}")
     if digest != plan.catalogue["sha256"]:
         wanted = plan.catalogue["sha256"]
         findings.add(
-            ROWS, f"ids and locations have SHA-256 {digest[:12]}..., and plan.json says {wanted[:12]}..."
+            rows, f"ids and locations have SHA-256 {digest[:12]}..., and plan.json says {wanted[:12]}..."
         )
+
+
+def _inside(path: str, output: str) -> str:
+    return path.removeprefix(output + os.sep)
 
 
 def _check_cut(plan: Plan, output: str, folder: str, findings: Findings) -> None:
@@ -75,7 +79,7 @@ def _check_cut(plan: Plan, output: str, folder: str, findings: Findings) -> None
         if name not in there:
             continue
         try:
-            metadata = pq.read_metadata(os.path.join(output, folder, name))
+            metadata = pq.read_metadata(for_arrow(os.path.join(output, folder, name)))
         except Exception as error:
             findings.add(f"{folder}/{name}", f"cannot be read ({one_line(error, 200)})")
             continue
@@ -95,11 +99,11 @@ def _check_carried(plan: Plan, output: str, findings: Findings) -> None:
     """The values of the carried columns, streaming: their digest is that of plan.json."""
     if not plan.carried:
         return
-    folder = os.path.relpath(plan.carried_folder(output), output)
+    folder = _inside(plan.carried_folder(output), output)
     digest = CarriedDigest(plan.carried, plan.snippet_size)
     try:
         for part in range(plan.table_parts):
-            with pq.ParquetFile(rows_file(plan.carried_folder(output), part)) as file:
+            with pq.ParquetFile(for_arrow(rows_file(plan.carried_folder(output), part))) as file:
                 for batch in file.iter_batches(_BATCH):
                     digest.add(batch)
         found = digest.finish()
@@ -117,7 +121,7 @@ def _check_carried(plan: Plan, output: str, findings: Findings) -> None:
 def _check_staged(plan: Plan, output: str, findings: Findings) -> None:
     """Checkpoints of the hub lie below the plan; others are not part of the output."""
     for member in plan.members:
-        if "://" in member.path or os.path.isabs(member.path):
+        if is_remote(member.path) or os.path.isabs(member.path):
             continue
         try:
             found = sha256(read_file(os.path.join(output, member.path)))

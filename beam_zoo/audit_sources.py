@@ -28,6 +28,7 @@ from beam_zoo.audit_run import RunChecks
 from beam_zoo.audit_tables import Gathered, Summaries, TableChecks, check_files
 from beam_zoo.catalogue import ID
 from beam_zoo.errors import StorageFull, UserError, one_line
+from beam_zoo.files import is_folder
 from beam_zoo.members import to_json
 from beam_zoo.output import MANIFEST
 from beam_zoo.plan import Plan
@@ -133,7 +134,7 @@ def _open(number: int, entry: Any, findings: Findings) -> tuple[Plan, str] | Non
             findings.add(MANIFEST, f"source {number + 1} is no mapping")
         return None
     path = entry["path"]
-    if not os.path.isdir(path):
+    if not is_folder(path):
         findings.add(path, f"{who} is not there: it was moved or removed")
         return None
     try:

@@ -15,6 +15,7 @@ from beam_zoo.audit_numbers import NumberChecks, plain_numbers
 from beam_zoo.audit_parts import differences
 from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.errors import one_line
+from beam_zoo.files import exists, read_bytes
 from beam_zoo.gather import GALAXIES_AT_ONCE
 from beam_zoo.records import Failure
 from beam_zoo.tables import ADVANCED, FAILURE_SCHEMA, FAILURES, FRIENDLY, Statistics, TablePlan
@@ -134,7 +135,7 @@ class TableChecks:
 
     def _failures(self, task: TablePart, gathered: Gathered, findings: Findings) -> None:
         file = table_name(FAILURES, task.number)
-        there = file in task.claims or os.path.lexists(os.path.join(self._output, file))
+        there = file in task.claims or exists(os.path.join(self._output, file))
         # One file says what the columns are even if nothing failed.
         if not gathered.failures and task.number and not there:
             return
@@ -152,7 +153,7 @@ def check_files(output: str, task: TablePart, findings: Findings) -> None:
     """Check the files of a table part against the manifest alone, where nothing says what they must hold."""
     for folder in TABLES:
         file = table_name(folder, task.number)
-        there = file in task.claims or os.path.lexists(os.path.join(output, file))
+        there = file in task.claims or exists(os.path.join(output, file))
         if there or folder != FAILURES:
             _read(output, file, task, None, findings)
 
@@ -165,8 +166,7 @@ def _read(
     if claim is None:
         findings.add(file, "is not listed in manifest.json")
     try:
-        with open(os.path.join(output, file), "rb") as handle:
-            data = handle.read()
+        data = read_bytes(os.path.join(output, file))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         findings.add(file, "is missing" if missing else f"cannot be read ({error.strerror})")

@@ -1,6 +1,7 @@
 """Any catalogue becomes batches of normalised rows, in the catalogue's order, or one line that says why not."""
 
 import dataclasses
+import fnmatch
 import glob
 import os
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from beam_zoo import files, gcs
 from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
+MOST_OBJECTS = 100_000
+"""A folder of a bucket that holds more is one of images: the catalogue in it must be named."""
 # Leading zeros, hexadecimal and more digits than a float64 holds belong to names, not to numbers.
 _NAME_LIKE = r"^[+-]?(0[0-9]+|0[xX].*)$"
 _TOO_MANY_DIGITS = r"^[+-]?[0-9]{16,}$"
@@ -39,8 +43,11 @@ class Catalogue:
 
     def stamps(self) -> list[list[Any]]:
         """Path, size and time of change of every file: tells cheaply that nothing was touched."""
-        stats = [(file, os.stat(file)) for file in self.files]
-        return [[file, status.st_size, status.st_mtime_ns] for file, status in stats]
+        stamps = []
+        for file in self.files:
+            with _one_line_errors(file):
+                stamps.append(files.stamp(file))
+        return stamps
 
     def require(self, carry: tuple[str, ...] = ()) -> None:
         """Refuse a catalogue without these columns, before its rows are read.
@@ -78,7 +85,7 @@ class Catalogue:
     def _schema(self, file: str) -> pa.Schema:
         with _one_line_errors(file):
             if self.kind == "parquet":
-                return pq.read_schema(file)
+                return pq.read_schema(files.for_arrow(file))
             return pa.schema([pa.field(name, pa.string()) for name in _header(file)])
 
     def batches(self, carry: tuple[str, ...] = ()) -> Iterator[pa.RecordBatch]:
@@ -101,7 +108,7 @@ class Catalogue:
                             batch, file, {n: _cast_csv(batch.column(n), types[n]) for n in carry}
                         )
                     continue
-                with pq.ParquetFile(file) as parquet:
+                with pq.ParquetFile(files.for_arrow(file)) as parquet:
                     for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
                         yield _normalise(batch, file, {n: _of_type(batch.column(n), types[n]) for n in carry})
 
@@ -123,34 +130,73 @@ def find(location: str) -> Catalogue:
     Raises:
         UserError: there is nothing there, or it is not Parquet or CSV.
     """
-    if "://" in location:
-        raise UserError(f"catalogue {location}: only local catalogues are read by this version")
+    if files.is_remote(location):
+        return _find_objects(location)
     if os.path.isdir(location):
         folder = location
         found = glob.glob(os.path.join(glob.escape(location), "**", "*"), recursive=True)
         hidden = [p for p in found if any(n[0] in "._" for n in os.path.relpath(p, location).split(os.sep))]
-        files = sorted(path for path in set(found) - set(hidden) if not _in_an_output(path, location))
+        paths = sorted(path for path in set(found) - set(hidden) if not _in_an_output(path, location))
     elif glob.has_magic(location) and not os.path.exists(location):
-        files = sorted(glob.glob(location, recursive=True))
+        paths = sorted(glob.glob(location, recursive=True))
         folder = os.path.dirname(location)
         while glob.has_magic(folder):
             folder = os.path.dirname(folder)
     else:
         if not os.path.exists(location):
             raise UserError(f"there is no catalogue {location}{near_path(location)}")
-        files, folder = [location], os.path.dirname(location)
+        paths, folder = [location], os.path.dirname(location)
         if _kind(location) is None:
             raise UserError(f"catalogue {location} must end in .parquet or .csv")
-    files = [file for file in files if os.path.isfile(file) and _kind(file)]
-    kinds = {_kind(file) for file in files}
+    found = [os.path.abspath(path) for path in paths if os.path.isfile(path)]
+    return _of_one_kind(location, found, os.path.abspath(folder or "."))
+
+
+def _of_one_kind(location: str, paths: list[str], folder: str) -> Catalogue:
+    paths = [path for path in paths if _kind(path)]
+    kinds = {_kind(path) for path in paths}
     if len(kinds) != 1:
         what = (
             "no .parquet or .csv file" if not kinds else "both Parquet and CSV files: name one kind by a glob"
         )
         raise UserError(f"catalogue {location} holds {what}")
-    return Catalogue(
-        location, tuple(os.path.abspath(f) for f in files), str(kinds.pop()), os.path.abspath(folder or ".")
-    )
+    return Catalogue(location, tuple(paths), str(kinds.pop()), folder)
+
+
+def _find_objects(location: str) -> Catalogue:
+    """A catalogue in a bucket: an object, those whose names match a glob, or all directly in a folder.
+
+    A folder's folders are not looked into, unless a glob says so: images may lie there, by the million.
+    """
+    if not files.is_object(location):
+        raise UserError(f"catalogue {location}: only local ones and gs:// are read")
+    with _one_line_errors(location):
+        if not glob.has_magic(location) and _kind(location) and files.exists(location):
+            return _of_one_kind(location, [location], os.path.dirname(location))
+        folder = location.rstrip("/") if not glob.has_magic(location) else os.path.dirname(location)
+        pattern = location if glob.has_magic(location) else f"{folder}/*"
+        while glob.has_magic(folder):
+            folder = os.path.dirname(folder)
+        paths = sorted(_matching(folder, pattern.removeprefix(f"{folder}/").split("/")))
+    if not paths:
+        raise UserError(f"there is no catalogue {location}")
+    return _of_one_kind(location, paths, folder)
+
+
+def _matching(folder: str, patterns: list[str]) -> Iterator[str]:
+    """Objects below a folder whose names match a pattern for each level; `**` is any number of folders."""
+    first, *rest = patterns
+    deep = first == "**"
+    if deep and rest:
+        yield from _matching(folder, rest)
+    for name in gcs.names(folder, MOST_OBJECTS):
+        inside, is_folder = name.rstrip("/"), name.endswith("/")
+        if inside[:1] in (".", "_") or not (deep or fnmatch.fnmatchcase(inside, first)):
+            continue
+        if is_folder and (deep or rest):
+            yield from _matching(f"{folder}/{inside}", patterns if deep else rest)
+        elif not is_folder and not rest:
+            yield f"{folder}/{inside}"
 
 
 def _in_an_output(path: str, catalogue: str) -> bool:
@@ -182,11 +228,11 @@ class _one_line_errors:
 
 
 def _header(file: str) -> list[str]:
-    with open(file, "rb") as raw:
+    with files.open_read(file) as raw:
         if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("it is UTF-16 text: save it as UTF-8")
     options = pacsv.ParseOptions(newlines_in_values=True)
-    with pacsv.open_csv(file, parse_options=options) as reader:
+    with pacsv.open_csv(files.for_arrow(file), parse_options=options) as reader:
         return reader.schema.names
 
 
@@ -194,7 +240,7 @@ def _open_csv(file: str, columns: list[str], extra: list[str] | None = None) -> 
     extra = extra or []
     # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
     return pacsv.open_csv(
-        file,
+        files.for_arrow(file),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
             column_types=dict.fromkeys(columns, pa.string()) | dict.fromkeys(extra, pa.binary()),
@@ -226,8 +272,8 @@ def _csv_batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _last_bytes(file: str) -> bytes:
-    with open(file, "rb") as raw:
-        raw.seek(-min(64, os.path.getsize(file)), os.SEEK_END)
+    with files.open_read(file) as raw:
+        raw.seek(max(0, raw.seek(0, os.SEEK_END) - 64))
         return raw.read()
 
 

@@ -52,6 +52,8 @@ def near_path(path: str) -> str:
     Returns:
         The nearest name beside it, or where the path stops to exist, or an empty string.
     """
+    if "://" in path:
+        return ""
     folder, name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
         while not os.path.isdir(folder):

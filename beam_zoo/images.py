@@ -11,7 +11,9 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from beam_zoo.errors import one_line
+from beam_zoo import gcs
+from beam_zoo.errors import UserError, one_line
+from beam_zoo.files import is_object, is_remote
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (an 8,000 x 8,000 px image takes 192 MB)."""
@@ -45,11 +47,7 @@ class ImageError(Exception):
 
 def image_path(file_loc: str, image_root: str) -> str:
     """The path of an image: `file_loc` itself where it is absolute or remote, else below `image_root`."""
-    if "://" in file_loc:
-        return file_loc
-    if "://" in image_root:
-        return f"{image_root.rstrip('/')}/{file_loc}"
-    return os.path.join(image_root, file_loc)
+    return file_loc if is_remote(file_loc) else os.path.join(image_root, file_loc)
 
 
 def load_image(path: str) -> Image.Image:
@@ -76,7 +74,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         ImageError: it is missing, unreadable, not a regular file, empty or too large.
     """
-    if "://" in path:
+    if is_remote(path):
         return _read_remote(path)
     name = _short(path)
     try:
@@ -117,8 +115,18 @@ def _read_remote(path: str) -> bytes:
 
     name = _short(path)
     try:
-        with FileSystems.open(path) as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        if is_object(path):
+            data = gcs.read(path, MAX_FILE_BYTES)
+        else:
+            with FileSystems.open(path) as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+    except UserError:  # no credentials: every image would fail
+        raise
+    except OSError as error:
+        never = error.errno in (errno.EISDIR, errno.EINVAL)  # a name that no object can have
+        raise ImageError(
+            f"cannot read {name}: {error.strerror or one_line(error)}", may_pass=not never
+        ) from None
     except Exception as error:
         raise ImageError(f"cannot read {name}: {one_line(error)}", may_pass=True) from None
     return _checked(data, name)

@@ -15,7 +15,9 @@ import numpy as np
 
 from beam_zoo import parts, progress, randomness
 from beam_zoo.errors import one_line
-from beam_zoo.images import ImageError, image_path, load_image
+from beam_zoo.files import is_remote
+from beam_zoo.gcs import CONNECTIONS
+from beam_zoo.images import ImageError, decode, image_path, load_image, read_bytes
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.quiet import quieten
@@ -76,9 +78,12 @@ class LoadImages(beam.DoFn):
         self._undisturbed = GLOBAL_GENERATOR if random else contextlib.nullcontext()
         # Decoding and resizing release the GIL; more threads than cores only take them from the encoder.
         self._pool = concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2))
+        # Waiting for an answer from afar needs no core.
+        self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
 
     def teardown(self) -> None:
         self._pool.shutdown()
+        self._fetching.shutdown()
 
     def process(self, snippet: Snippet) -> Iterator[Any]:
         run = self._run
@@ -110,12 +115,20 @@ class LoadImages(beam.DoFn):
                     keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
                 )
 
+        wanted = [locations[offset] for offset in offsets]
+        paths = [image_path(location, self._run.image_root) if location else None for location in wanted]
+        afar = {
+            index: self._fetching.submit(read_bytes, path)
+            for index, path in enumerate(paths)
+            if path is not None and is_remote(path)
+        }
+
         def load(index: int) -> Failure | None:
-            location = locations[offsets[index]]
-            if not location:
+            path = paths[index]
+            if path is None:
                 return Failure(offsets[index], "image", "the catalogue has no file_loc for it", False)
             try:
-                image = load_image(image_path(location, self._run.image_root))
+                image = decode(afar.pop(index).result()) if index in afar else load_image(path)
             except ImageError as error:
                 return Failure(offsets[index], "image", one_line(error), error.may_pass)
             try:

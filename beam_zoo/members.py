@@ -1,11 +1,11 @@
 """The members of the ensemble: what their YAML files say, and what planning found out about each."""
 
 import dataclasses
-import os
 from typing import Any
 
 from beam_zoo import schema as schemas
 from beam_zoo.errors import UserError, did_you_mean
+from beam_zoo.files import absolute, beside
 from beam_zoo.yaml_files import load_yaml
 
 KINDS = {
@@ -170,9 +170,7 @@ def _check_name(path: str, name: str) -> None:
 def _beside(path: str, file: str) -> str:
     """A path of a YAML file, relative to its folder; hub names and remote paths stay as they are."""
     file = file.replace("hf-hub:", HUB, 1) if file.startswith("hf-hub:") else file  # timm's newer way
-    if file.startswith(HUB) or "://" in file:
-        return file
-    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(file)))
+    return file if file.startswith(HUB) else beside(absolute(path), file)
 
 
 def _encoder(path: str, encoder: str | None) -> str | None:

@@ -5,7 +5,6 @@ its snippet in the file's metadata. A part of representations has one row per ga
 member. Galaxies whose failure passed get an added part: `part-0000012_1.parquet` beside `part-0000012.parquet`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import publish
+from beam_zoo.files import exists, for_arrow, names, publish, read_bytes, remove
 from beam_zoo.plan import Plan
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 
@@ -51,17 +50,15 @@ def stored_parts(plan: Plan, output: str) -> Stored:
         snippet number -> its parts, the added ones last. A snippet counts as stored when each of the
         folders has its part.
     """
-    names: set[str] | None = None
+    there: set[str] | None = None
     for folder in folders(plan):
         try:
-            found = {entry.name for entry in os.scandir(os.path.join(output, folder))}
-        except FileNotFoundError:
-            found = set()
+            found = set(names(os.path.join(output, folder)))
         except NotADirectoryError:
             raise UserError(f"{os.path.join(output, folder)} is a file, not a folder: move it away") from None
-        names = found if names is None else names & found
+        there = found if there is None else there & found
     parts: Stored = {}
-    for name in names or ():
+    for name in there or ():
         if match := _NAME.fullmatch(name):
             parts.setdefault(int(match[1]), []).append(PartRef(int(match[1]), name))
     for refs in parts.values():
@@ -90,7 +87,7 @@ def attempt_of(name: str) -> int:
 def is_stored(plan: Plan, output: str, snippet: Snippet) -> bool:
     """Whether the part of this snippet (and attempt) is there by now, perhaps from another job."""
     name = part_name(snippet.number, snippet.attempt)
-    return all(os.path.exists(os.path.join(output, folder, name)) for folder in folders(plan))
+    return all(exists(os.path.join(output, folder, name)) for folder in folders(plan))
 
 
 def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
@@ -184,18 +181,17 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
     different galaxies: they are made again.
     """
     paths = [os.path.join(output, folder, name) for folder in folders(plan)]
-    there = [path for path in paths if os.path.exists(path)]
+    there = [path for path in paths if exists(path)]
     if len(there) == len(paths):
         return
     for path in there:
         try:
-            found = read_metadata(pq.read_schema(path))
+            found = read_metadata(pq.read_schema(for_arrow(path)))
             same = all(found[key] == metadata[key] for key in ("galaxies", "failures"))
         except Exception:
             same = False
         if not same:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            remove(path)
 
 
 def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
@@ -308,8 +304,7 @@ def digest(output: str, folder: str, ref: PartRef) -> str:
 
 def _read(path: str) -> tuple[pa.Table, str]:
     """A file's table, with the checksums of its pages verified, and the file's SHA-256."""
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_bytes(path)
     table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
     return table, hashlib.sha256(data).hexdigest()
 
@@ -321,7 +316,7 @@ def read_failures(path: str) -> list[Failure]:
         UserError: it is missing or damaged.
     """
     try:
-        return [Failure(*failure) for failure in read_metadata(pq.read_schema(path))["failures"]]
+        return [Failure(*failure) for failure in read_metadata(pq.read_schema(for_arrow(path)))["failures"]]
     except Exception as error:
         raise _damaged(path, error) from None
 
@@ -339,7 +334,7 @@ def _check_other_members(
             continue
         path = os.path.join(output, other, ref.name)
         try:
-            found = read_metadata(pq.read_schema(path))
+            found = read_metadata(pq.read_schema(for_arrow(path)))
         except Exception as error:
             raise _damaged(path, error) from None
         if any(found[key] != metadata[key] for key in ("fingerprint", "galaxies", "failures")):

@@ -1,8 +1,10 @@
 """The plan of a run, below `OUT/_plan`: what is to be predicted, made once, then only read.
 
-`rows/` holds the catalogue's rows as Parquet, one file per table part and one row group per snippet, so
+`rows-*/` holds the catalogue's rows as Parquet, one file per table part and one row group per snippet, so
 that a worker reads just the rows of its snippet. The columns carried into the tables lie beside them
-in a folder of their own, because other carried columns change no sample.
+in a folder of their own, because other carried columns change no sample. Both folders, and the staged checkpoints,
+are named by what is in them: jobs that plan at the same time disturb each other nowhere, and `plan.json`,
+written last and created if absent, says whose plan it is.
 """
 
 import contextlib
@@ -10,8 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 
 from beam_zoo.catalogue import ID, LOCATION
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import read_file, sync_file, sync_folder, write_json
+from beam_zoo.files import exists, for_arrow, publish, read_file, read_json, write_json
 from beam_zoo.members import Member, from_json, to_json
 from beam_zoo.plan_rows import RowWriter, rows_file
 from beam_zoo.records import Snippet
 
 FOLDER = "_plan"
-FORMAT = 1
+FORMAT = 2
 TABLE_ROWS = 16_384
 """A table part holds whole snippets, and about this many rows: 9 MB of the advanced table of 34 answers."""
 
@@ -141,13 +141,22 @@ class Plan:
         canonical = json.dumps({"samples": self.fingerprint, "carried": carried}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def rows_folder(self, output: str) -> str:
+        """Where the rows of this plan are."""
+        return self._folder_of(output, "rows", self.catalogue["sha256"])
+
     def carried_folder(self, output: str) -> str:
         """Where the carried columns of this plan are."""
-        return os.path.join(output, FOLDER, f"carried-{self.carried_digest[:12]}")
+        return self._folder_of(output, "carried", self.carried_digest)
+
+    def _folder_of(self, output: str, kind: str, digest: str) -> str:
+        """A folder named by its content and by how that is cut."""
+        content = f"{digest} {self.snippet_size} {self.table_rows_wanted}"
+        return os.path.join(output, FOLDER, f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
 
     def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str | None]]:
         """Ids and image locations of a snippet's galaxies, in order."""
-        table = _read_group(os.path.join(output, FOLDER, "rows"), self, snippet.number)
+        table = _read_group(self.rows_folder(output), self, snippet.number)
         return table.column(ID).to_pylist(), table.column(LOCATION).to_pylist()
 
     def read_carried(self, output: str, snippet: int) -> pa.Table:
@@ -156,11 +165,11 @@ class Plan:
 
     def read_table_rows(self, output: str, part: int) -> pa.Table:
         """`id_str`, `file_loc` and the carried columns of a table part's galaxies, in order."""
-        with _damaged(rows_file(os.path.join(output, FOLDER, "rows"), part)) as path:
-            rows = pq.read_table(path)
+        with _damaged(rows_file(self.rows_folder(output), part)) as path:
+            rows = pq.read_table(for_arrow(path))
         if self.carried:
             with _damaged(rows_file(self.carried_folder(output), part)) as path:
-                carried = pq.read_table(path)
+                carried = pq.read_table(for_arrow(path))
             for name in self.carried:
                 rows = rows.append_column(carried.schema.field(name), carried.column(name))
         return rows
@@ -170,12 +179,12 @@ class Plan:
         if not self.carried:
             return pa.schema([])
         with _damaged(rows_file(self.carried_folder(output), 0)) as path:
-            return pq.read_schema(path)
+            return pq.read_schema(for_arrow(path))
 
 
 def _read_group(folder: str, plan: Plan, snippet: int) -> pa.Table:
     part, group = divmod(snippet, plan.snippets_per_table)
-    with _damaged(rows_file(folder, part)) as path, pq.ParquetFile(path) as file:
+    with _damaged(rows_file(folder, part)) as path, pq.ParquetFile(for_arrow(path)) as file:
         return file.read_row_group(group)
 
 
@@ -195,10 +204,9 @@ def read(output: str) -> Plan | None:
     Raises:
         UserError: it is of another version of this program, or damaged.
     """
-    path = os.path.join(output, FOLDER, "plan.json")
+    path = _path(output)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -221,70 +229,40 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
         plan: the plan.
         output: folder of the output; made if absent.
         batches: all rows of the catalogue, with the carried columns.
-        staged: path below the output -> the local file of which a copy is to lie there.
+        staged: path below the output -> the file of which a copy is to lie there.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: the output cannot be written.
     """
-    os.makedirs(output, exist_ok=True)
-    building = os.path.join(output, f".plan-{uuid.uuid4().hex}")
-    writers: list[RowWriter] = []
-    try:
-        writers += [RowWriter(os.path.join(building, "rows"), plan, (ID, LOCATION))]
-        if plan.carried:
-            folder = os.path.basename(plan.carried_folder(output))
-            writers.append(RowWriter(os.path.join(building, folder), plan, plan.carried))
-        for batch in batches:
-            for writer in writers:
-                writer.add(batch)
-        for writer in writers:
-            writer.close()
-        for path, source in staged.items():
-            copy = os.path.join(building, os.path.relpath(path, FOLDER))
-            os.makedirs(os.path.dirname(copy), exist_ok=True)
-            with open(copy, "wb") as file:
-                file.write(read_file(source))  # remote storage too
-            sync_file(copy)
-        write_json(os.path.join(building, "plan.json"), _content(plan))
-        _check_links(building)
-        sync_folder(building)
-        try:
-            # A folder is renamed only onto an empty one: of two jobs that start at once the first wins.
-            os.rename(building, os.path.join(output, FOLDER))
-        except OSError:
-            if not os.path.isdir(os.path.join(output, FOLDER)):
-                raise
-        sync_folder(output)
-    finally:
-        for writer in writers:
-            writer.abandon()
-        shutil.rmtree(building, ignore_errors=True)
+    writers = [RowWriter(plan.rows_folder(output), plan, (ID, LOCATION))]
+    if plan.carried:
+        writers.append(RowWriter(plan.carried_folder(output), plan, plan.carried))
+    _write_rows(writers, batches)
+    for path, source in staged.items():
+        publish(os.path.join(output, path), read_file(source), replace=True)
+    # Parts get their names in the same way: where that cannot be done, it is found out now.
+    write_json(_path(output), _content(plan), replace=False)
 
 
-def _check_links(folder: str) -> None:
-    """Parts get their names by hard links: better found out now than after the first hour."""
-    link = os.path.join(folder, ".link")
-    try:
-        os.link(os.path.join(folder, "plan.json"), link)
-    except OSError as error:
-        raise UserError(
-            f"the file system of {folder} has no hard links ({error.strerror}): use another --output"
-        ) from None
-    os.unlink(link)
+def _write_rows(writers: list[RowWriter], batches: Iterator[pa.RecordBatch]) -> None:
+    for batch in batches:
+        for writer in writers:
+            writer.add(batch)
+    for writer in writers:
+        writer.close()
 
 
 def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) -> None:
     """Put a plan with the same fingerprint in the place of the old one; `batches` if other columns are carried."""
-    if batches is not None and plan.carried and not os.path.isdir(plan.carried_folder(output)):
-        building = os.path.join(output, FOLDER, f".carried-{uuid.uuid4().hex}")
-        writer = RowWriter(building, plan, plan.carried)
-        for batch in batches:
-            writer.add(batch)
-        writer.close()
-        try:
-            os.rename(building, plan.carried_folder(output))
-        except OSError:
-            if not os.path.isdir(plan.carried_folder(output)):
-                raise
-            shutil.rmtree(building)
-    write_json(os.path.join(output, FOLDER, "plan.json"), _content(plan))
+    last = rows_file(plan.carried_folder(output), plan.table_parts - 1)
+    if batches is not None and plan.carried and not exists(last):
+        _write_rows([RowWriter(plan.carried_folder(output), plan, plan.carried)], batches)
+    write_json(_path(output), _content(plan))
+
+
+def _path(output: str) -> str:
+    return os.path.join(output, FOLDER, "plan.json")
 
 
 def _content(plan: Plan) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The files of a plan's rows: one per table part, a row group a snippet."""
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.files import sync_file, sync_folder
+from beam_zoo.files import publish
 
 if TYPE_CHECKING:
     from beam_zoo.plan import Plan
@@ -101,11 +100,10 @@ class RowWriter:
     """Writes rows as the plan lays them out: a file a table part, a row group a snippet."""
 
     def __init__(self, folder: str, plan: "Plan", columns: Iterable[str]) -> None:
-        os.makedirs(folder, exist_ok=True)
         self._folder, self._plan = folder, plan
         self._slices = Slices(columns, plan.snippet_size)
-        self._snippets = 0
-        self._file: pq.ParquetWriter | None = None
+        self._part: list[pa.Table] = []
+        self._parts = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next rows."""
@@ -116,26 +114,20 @@ class RowWriter:
         """Write what is left."""
         for table in self._slices.rest():
             self._write(table)
-        self._close_file()
-        sync_folder(self._folder)
-
-    def abandon(self) -> None:
-        """After an error: let go of the open file, which would otherwise complain once more when it is collected."""
-        if self._file:
-            with contextlib.suppress(Exception):
-                self._file.close()
-            self._file = None
+        self._write_part()
 
     def _write(self, snippet: pa.Table) -> None:
-        part, group = divmod(self._snippets, self._plan.snippets_per_table)
-        if group == 0:
-            self._close_file()
-            self._file = pq.ParquetWriter(rows_file(self._folder, part), snippet.schema, compression="zstd")
-        assert self._file is not None
-        self._file.write_table(snippet, row_group_size=self._plan.snippet_size)
-        self._snippets += 1
+        self._part.append(snippet)
+        if len(self._part) == self._plan.snippets_per_table:
+            self._write_part()
 
-    def _close_file(self) -> None:
-        if self._file:
-            self._file.close()
-            sync_file(rows_file(self._folder, (self._snippets - 1) // self._plan.snippets_per_table))
+    def _write_part(self) -> None:
+        if not self._part:
+            return
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, self._part[0].schema, compression="zstd") as file:
+            for snippet in self._part:
+                file.write_table(snippet, row_group_size=self._plan.snippet_size)
+        # The folder's name tells what is in it, so that whoever writes this file writes the same.
+        publish(rows_file(self._folder, self._parts), sink.getvalue(), replace=True)
+        self._part, self._parts = [], self._parts + 1

@@ -10,6 +10,7 @@ _REPORTED = ("beam_zoo.errors.UserError", "beam_zoo.errors.StorageFull", "Keyboa
 # Cloud clients that are not needed; settings of Beam that are as they should be here.
 _OF_NO_USE = (
     "apitools not found",
+    "Authentication failed using Compute Engine authentication",  # the command says what to do
     "No semi_persistent_directory",
     "If direct_num_workers is not equal to 1",
     "Really starting service",

@@ -1,7 +1,6 @@
 """A finished output as a union of the runs that its samples are stored in: for export, and for the audit."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from beam_zoo import plan as plans
 from beam_zoo.agreement import Runs, fields_of, members_of, open_runs
 from beam_zoo.assemble import REFUSE
 from beam_zoo.errors import UserError
+from beam_zoo.files import is_folder, read_json
 from beam_zoo.output import MANIFEST
 from beam_zoo.pieces import TablePart, move_samples, table_part
 from beam_zoo.records import PartRef
@@ -50,7 +50,7 @@ def reopen(output: str, work: str) -> Reopened:
     Raises:
         UserError: it is no such output, or its runs are not what they were.
     """
-    if os.path.isdir(os.path.join(output, plans.FOLDER)):
+    if is_folder(os.path.join(output, plans.FOLDER)):
         return _of_run(output, work)
     manifest = _manifest(output)
     runs = open_runs([source["path"] for source in manifest["sources"]])
@@ -80,8 +80,7 @@ def _unite(runs: Runs, carried: Iterable[str], incomplete: str, part_rows: int, 
 def _manifest(output: str) -> dict[str, Any]:
     path = os.path.join(output, MANIFEST)
     try:
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
+        manifest = read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"{output} is not a complete output of predict or aggregate: it has no {MANIFEST}"

@@ -37,7 +37,8 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
     planned = previous is not None
     if previous is not None and (previous.checkpoint, previous.encoder) != (spec.checkpoint, spec.encoder):
         previous = None
-    remote = spec.checkpoint.startswith(HUB) or "://" in spec.checkpoint
+    # Workers elsewhere see what is staged with the plan, or a disk that they share.
+    elsewhere = spec.checkpoint.startswith(HUB) or any(map(files.is_remote, (spec.checkpoint, output)))
     path, revision = _locate(spec, previous, output)
     try:
         data = files.read_file(path)
@@ -69,7 +70,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         checkpoint=spec.checkpoint,
         # Files are staged while a plan is made; one that named a local file goes on with the file as it is.
         path=f"{STAGED}/{digest[:16]}{os.path.splitext(path)[1]}"
-        if staged or (remote and not planned)
+        if staged or (elsewhere and not planned)
         else path,
         sha256=digest,
         revision=revision,
@@ -96,7 +97,7 @@ def _locate(spec: MemberSpec, previous: Member | None, output: str) -> tuple[str
             return hub.fetch(spec.checkpoint, hub.checkpoint_names(spec.zoobot_class))
         except UserError as error:
             raise spec.error(str(error)) from None
-    if "://" not in spec.checkpoint and not os.path.exists(spec.checkpoint):
+    if not files.is_remote(spec.checkpoint) and not os.path.exists(spec.checkpoint):
         raise spec.error(f"there is no checkpoint {spec.checkpoint}{near_path(spec.checkpoint)}")
     return spec.checkpoint, None
 
@@ -184,7 +185,7 @@ def _architecture(
 
 def _architecture_of(path: str, *, trust: bool) -> tuple[str, dict[str, Any]]:
     """The architecture of a ZoobotTree checkpoint's encoder."""
-    if "://" not in path and not os.path.exists(path):
+    if not files.is_remote(path) and not os.path.exists(path):
         raise UserError(f"encoder: there is no checkpoint {path}{near_path(path)}")
     tree = checkpoints.parse(files.read_file(path), path, trust=trust)["hyper_parameters"]
     named = tree.get("architecture_name")

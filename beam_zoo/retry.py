@@ -1,11 +1,10 @@
 """Galaxies that failed for a reason that may pass: the same command predicts them again."""
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
 
-from beam_zoo import parts
+from beam_zoo import files, parts
 from beam_zoo.plan import Plan
 from beam_zoo.records import PartRef, Snippet
 
@@ -19,7 +18,7 @@ def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Itera
         stored: snippet number -> its parts.
     """
     folder = parts.retry_folder(output)
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for name in files.names(folder):
         refs = stored.get(int(name)) if name.isdecimal() else None
         if not refs:
             continue
@@ -32,5 +31,4 @@ def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Itera
             attempt = parts.attempt_of(refs[-1].name) + 1
             yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)
         else:
-            with contextlib.suppress(FileNotFoundError):  # another job may have found the same
-                os.unlink(os.path.join(folder, name))
+            files.remove(os.path.join(folder, name))

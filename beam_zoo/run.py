@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from beam_zoo.files import is_remote
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 
@@ -13,7 +14,7 @@ class Run:
 
     Attributes:
         plan: what is predicted.
-        output: folder of the output, absolute.
+        output: folder of the output, absolute, or gs://bucket/folder.
         image_root: where relative image paths start.
         batch_size: galaxies that go through the members together, and images of one forward pass.
         device: `cpu` or `cuda`; on a cluster also `auto`, which a worker makes one of them.
@@ -31,6 +32,6 @@ class Run:
 
     def checkpoint_path(self, member: Member) -> str:
         """Where a member's checkpoint is: staged below the output, or where its YAML says."""
-        if "://" in member.path or os.path.isabs(member.path):
+        if is_remote(member.path) or os.path.isabs(member.path):
             return member.path
         return os.path.join(self.output, member.path)

@@ -1,9 +1,7 @@
 """The tables of an output: their columns, and how a contiguous range of the catalogue becomes their part files."""
 
-import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -14,7 +12,7 @@ import pyarrow as pa
 from beam_zoo import parts
 from beam_zoo import schema as schemas
 from beam_zoo.catalogue import ID, LOCATION
-from beam_zoo.files import publish, write_json
+from beam_zoo.files import publish, read_json, remove, size, write_json
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.records import Failure, PartRef
@@ -171,8 +169,7 @@ def write_table_part(
     if len(failed) or part == 0:
         files[FAILURES] = _write(output, FAILURES, part, failed)
     else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(output, _name(FAILURES, part)))
+        remove(os.path.join(output, _name(FAILURES, part)))
     report = {
         "part": part,
         "tables": plan.tables_fingerprint,
@@ -189,8 +186,7 @@ def write_table_part(
 
 def remove_report(output: str, part: int) -> None:
     """From here to its new report a table part is to be built again."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(report_path(output, part))
+    remove(report_path(output, part))
 
 
 def report_path(output: str, part: int) -> str:
@@ -200,8 +196,7 @@ def report_path(output: str, part: int) -> str:
 
 def load_report(output: str, part: int) -> dict[str, Any]:
     """The report of a table part that was just written."""
-    with open(report_path(output, part), encoding="utf-8") as file:
-        return json.load(file)
+    return read_json(report_path(output, part))
 
 
 def read_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict[str, Any] | None:
@@ -217,9 +212,7 @@ def read_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict
     """
     try:
         report = load_report(output, part)
-        sizes = [
-            os.path.getsize(os.path.join(output, f["name"])) == f["bytes"] for f in report["files"].values()
-        ]
+        sizes = [size(os.path.join(output, f["name"])) == f["bytes"] for f in report["files"].values()]
     except (OSError, ValueError):
         return None
     read = {file["name"] for file in report["parts"]}

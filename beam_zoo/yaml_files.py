@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from beam_zoo import files
 from beam_zoo.errors import UserError, one_line
 
 PIPE_SECONDS = 5
@@ -32,7 +33,7 @@ def load_yaml(path: str) -> dict[str, Any]:
         UserError: it cannot be read, is not YAML, asks for objects, has a key twice, or is not a mapping.
     """
     try:
-        content = yaml.load(_text(path), _Loader)
+        content = yaml.load(files.read_bytes(path) if files.is_object(path) else _text(path), _Loader)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:

@@ -6,10 +6,10 @@ joins the stored samples of the runs by galaxy id, and writes OUT3/friendly, OUT
 and OUT3/manifest.json. The runs are only read.
 """
 
-import os
 import sys
 
 from beam_zoo.errors import UserError
+from beam_zoo.files import absolute, is_remote
 from pipelines import command
 from pipelines.options import Parser
 
@@ -62,9 +62,11 @@ def _main(argv: list[str] | None) -> int:
         raise UserError(f"--incomplete cannot be {values['incomplete']!r} (choose from refuse, drop, keep)")
     if not 0 <= values["max_failure_fraction"] <= 1:
         raise UserError("--max_failure_fraction must be from 0 to 1")
-    if "://" in values["output"]:
-        raise UserError(f"output {values['output']}: only local folders are written by this version")
-    values["output"] = os.path.abspath(os.path.expanduser(values["output"]))
+    if is_remote(values["output"]):
+        raise UserError(
+            f"output {values['output']}: an aggregate is built in a local folder; copy it from there"
+        )
+    values["output"] = absolute(values["output"])
     from pipelines.merge import execute  # Beam takes seconds to import: not for --help
 
     return execute(values, flags)

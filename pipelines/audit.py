@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from beam_zoo import files
 from beam_zoo.errors import UserError, near_path
 from pipelines import command
 from pipelines.options import Parser
@@ -45,7 +46,7 @@ def _main(argv: list[str] | None) -> int:
         help="folder for what is found (default: a temporary one, on the local runner)",
     )
     options, flags = command.parse_simple(parser, argv)
-    return audit(os.path.abspath(os.path.expanduser(options["output"])), options["report"], flags)
+    return audit(files.absolute(options["output"]), options["report"], flags)
 
 
 def audit(output: str, report: str | None, flags: list[str]) -> int:
@@ -173,13 +174,12 @@ def _is_aggregate(output: str) -> bool:
     from beam_zoo import output as outputs
     from beam_zoo import plan as plans
 
-    if os.path.isdir(os.path.join(output, plans.FOLDER)):
+    if files.is_folder(os.path.join(output, plans.FOLDER)):
         return False
-    if os.path.exists(os.path.join(output, MARK)):
+    if files.exists(os.path.join(output, MARK)):
         return True
     try:  # A mark that was lost is no reason to audit nothing.
-        with open(os.path.join(output, outputs.MANIFEST), encoding="utf-8") as file:
-            return "sources" in json.load(file)
+        return "sources" in files.read_json(os.path.join(output, outputs.MANIFEST))
     except (OSError, ValueError, TypeError):
         return False
 
@@ -188,8 +188,8 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
     """The plan and the manifest; one that is damaged is a finding, one that is not there an error."""
     from beam_zoo import output as outputs
 
-    if not os.path.isdir(output):
-        what = "is not a folder" if os.path.exists(output) else f"does not exist{near_path(output)}"
+    if not files.is_folder(output):
+        what = "is not a folder" if files.exists(output) else f"does not exist{near_path(output)}"
         raise UserError(f"{output} {what}")
     aggregate = _is_aggregate(output)
     if not outputs.is_output(output) and not aggregate:
@@ -197,13 +197,12 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
             f"{output} is not an output of predict or represent, nor of aggregate: it has no plan and no sources"
         )
     path = os.path.join(output, outputs.MANIFEST)
-    if not os.path.exists(path):
+    if not files.exists(path):
         raise UserError(f"{path} does not exist: the run is not complete, run the same command again")
     plan = None if aggregate else _read_plan(output, findings)
     manifest = None
     try:
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
+        manifest = files.read_json(path)
         if not isinstance(manifest, dict):
             raise ValueError("it holds no mapping")
     except (OSError, ValueError) as error:

@@ -6,10 +6,10 @@ writes the datasets `predictions` (float32; galaxy, answer, model, pass), `id_st
 OUT is an output of `predict`, whose samples must all be stored, or of `aggregate`.
 """
 
-import os
 import sys
 
 from beam_zoo.errors import UserError
+from beam_zoo.files import absolute, is_remote
 from pipelines import command
 from pipelines.options import Parser
 
@@ -33,11 +33,13 @@ def _main(argv: list[str] | None) -> int:
         )
     if not values["hdf5"]:
         raise UserError("--hdf5 is missing (--help lists the options)")
+    if is_remote(values["hdf5"]):
+        raise UserError(f"--hdf5 {values['hdf5']}: it is written to a local file; copy it from there")
     from pipelines.hdf5 import write
 
     return write(
-        os.path.abspath(os.path.expanduser(values["output"])),
-        os.path.abspath(os.path.expanduser(values["hdf5"])),
+        absolute(values["output"]),
+        absolute(values["hdf5"]),
         overwrite=values["overwrite"],
     )
 

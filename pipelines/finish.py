@@ -6,12 +6,12 @@ builds what tables are missing and writes OUT/manifest.json. Nothing is predicte
 `--snippets` that are left and ends with code 1, without tables.
 """
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from beam_zoo.errors import UserError
+from beam_zoo.files import absolute
 from pipelines import command
 from pipelines.options import Parser
 
@@ -41,7 +41,7 @@ def _main(argv: list[str] | None) -> int:
     options, flags = command.parse_simple(parser, argv)
     if not 0 <= options["max_failure_fraction"] <= 1:
         raise UserError("--max_failure_fraction must be from 0 to 1")
-    return finish(os.path.abspath(options["output"]), options["max_failure_fraction"], flags)
+    return finish(absolute(options["output"]), options["max_failure_fraction"], flags)
 
 
 def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from beam_zoo.errors import UserError, near_path, one_line
-from beam_zoo.files import storage, sync_file, sync_folder
+from beam_zoo.files import is_folder, storage, sync_file, sync_folder
 from beam_zoo.reopen import Reopened, reopen
 from pipelines.merge import complete_parts
 
@@ -44,7 +44,7 @@ def write(output: str, path: str, *, overwrite: bool) -> int:
         raise UserError(f"--hdf5 {path} is there already: give --overwrite to replace it")
     if not os.path.isdir(folder):
         raise UserError(f"--hdf5 {path}: there is no folder {folder}{near_path(folder)}")
-    if not os.path.isdir(output):
+    if not is_folder(output):
         raise UserError(f"there is no output {output}{near_path(output)}")
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
     work = temporary + ".work"

@@ -22,7 +22,7 @@ from beam_zoo import plan as plans
 from beam_zoo.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
 from beam_zoo.assemble import REFUSE
 from beam_zoo.errors import UserError
-from beam_zoo.files import storage, sync_folder, write_json
+from beam_zoo.files import is_remote, storage, sync_folder, write_json
 from beam_zoo.gather import PARTS
 from beam_zoo.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
 from beam_zoo.sources import Union, facts_of, unite
@@ -158,6 +158,8 @@ def _check_output(output: str, runs: Runs, *, overwrite: bool) -> None:
     """Refuse a folder that is not free for an aggregate."""
     real = os.path.realpath(output)
     for _, folder in runs:
+        if is_remote(folder):
+            continue
         other = os.path.realpath(folder)
         if os.path.commonpath([real, other]) == other:
             raise UserError(f"output {output} is in {folder}, one of the runs: choose another folder")

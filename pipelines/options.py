@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_zoo.errors import UserError, near_path
+from beam_zoo.files import beside, exists, is_remote
 
 BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner or --direct_num_workers."
 COMMAND_LINE, DEFAULT = "command line", "default"
@@ -213,7 +214,7 @@ def _check_flags(check: Callable[[list[str]], None] | None, flags: list[str], wh
 def _read_config(path: str) -> dict[str, Any]:
     from beam_zoo.yaml_files import load_yaml
 
-    if not os.path.exists(path):
+    if not exists(path):
         raise UserError(f"there is no --config {path}{near_path(path)}")
     content = load_yaml(path)
     if "config" in content:
@@ -232,9 +233,9 @@ def _from_file(path: str, option: Option, value: Any) -> Any:
 
 def _beside(path: str, option: Option, value: Any) -> Any:
     """A relative path of a YAML file is relative to that file."""
-    if option.kind != "path" or not isinstance(value, str) or not value or "://" in value:
+    if option.kind != "path" or not isinstance(value, str) or not value:
         return value
-    return os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(value)))
+    return beside(path, value)
 
 
 def _from_command_line(option: Option, value: Any) -> Any:
@@ -313,8 +314,10 @@ def models_of(patterns: Sequence[str]) -> list[str]:
     """The members' files; a glob in a YAML config is expanded, as the shell expands it on the command line."""
     found: list[str] = []
     for pattern in map(os.path.expanduser, patterns):
-        if os.path.exists(pattern):
+        if exists(pattern):
             found.append(pattern)
+        elif is_remote(pattern):
+            raise UserError(f"there is no --models {pattern}")
         elif glob.has_magic(pattern):
             matches = sorted(glob.glob(pattern))
             if not matches:

@@ -12,7 +12,7 @@ from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, find, limited
 from beam_zoo.check_rows import Checker
 from beam_zoo.errors import UserError, near_path
-from beam_zoo.files import storage
+from beam_zoo.files import absolute, exists, is_remote, storage
 from beam_zoo.inference import usable_device
 from beam_zoo.plan import Plan
 from beam_zoo.plan_rows import CarriedDigest
@@ -55,9 +55,7 @@ def prepare(command: str, options: Options) -> Prepared:
     for name in ("catalogue", "models", "output"):
         if not options.values[name]:
             raise UserError(f"--{name} is missing (--help lists the options)")
-    output = (
-        os.path.abspath(os.path.expanduser(options.output)) if "://" not in options.output else options.output
-    )
+    output = absolute(options.output)
     outputs.check(output, overwrite=options.overwrite)
     if options.snippets and options.overwrite:
         raise UserError("--overwrite and --snippets do not go together: it would remove other tasks' samples")
@@ -126,22 +124,19 @@ def _check_agreement(members: tuple[member_files.Member, ...], represent: bool) 
 def _find_catalogue(options: Options, old: Plan | None) -> Catalogue | None:
     """The catalogue, or None where it is gone and the plan made from it is still there."""
     location = options.catalogue
-    if old is not None and old.catalogue["location"] == location and not os.path.exists(location):
-        gone = [not os.path.exists(file) for file, _, _ in old.catalogue["files"]]
-        if all(gone):
-            print(f"{location} is not there any more: going on with the plan made from it", file=sys.stderr)
-            return None
+    before = old.catalogue if old is not None and old.catalogue["location"] == location else None
+    if before and not os.path.exists(location) and not any(exists(file) for file, _, _ in before["files"]):
+        print(f"{location} is not there any more: going on with the plan made from it", file=sys.stderr)
+        return None
     return find(os.path.expanduser(options.catalogue))
 
 
 def _image_root(options: Options, catalogue: Catalogue | None, old: Plan | None) -> str:
     if options.image_root:
-        root = os.path.expanduser(options.image_root)
-        if "://" not in root:
-            root = os.path.abspath(root)
-            if not os.path.isdir(root):
-                what = "is not a folder" if os.path.exists(root) else f"does not exist{near_path(root)}"
-                raise UserError(f"--image_root {root} {what}")
+        root = absolute(options.image_root)
+        if not is_remote(root) and not os.path.isdir(root):
+            what = "is not a folder" if os.path.exists(root) else f"does not exist{near_path(root)}"
+            raise UserError(f"--image_root {root} {what}")
         return root
     if catalogue is not None:
         return catalogue.folder
@@ -270,7 +265,7 @@ def _publish(prepared: Prepared, overwrite: bool) -> None:
         assert catalogue is not None
         return limited(catalogue.batches(plan.carried), plan.catalogue["limit"])
 
-    if overwrite and os.path.isdir(output):
+    if overwrite:
         outputs.clear(output)
     if not prepared.plan_is_new:
         plans.update(plan, output, rows() if catalogue is not None else None)

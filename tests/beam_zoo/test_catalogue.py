@@ -273,7 +273,7 @@ def test_locations_refused(tmp_path: Path) -> None:
     assert "cannot read" in _refusal(tmp_path / "x.parquet")
     assert "both Parquet and CSV" in _refusal(tmp_path)
     assert "no .parquet or .csv file" in _refusal(tmp_path / "*.nothing")
-    assert "only local" in _refusal("gs://bucket/c.parquet")
+    assert "only local ones and gs://" in _refusal("s3://bucket/c.parquet")
 
 
 @pytest.mark.parametrize(

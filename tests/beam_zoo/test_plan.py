@@ -78,7 +78,7 @@ def test_rows_come_back(
         assert (ids, locations) == (part["id_str"].to_pylist(), part["file_loc"].to_pylist())
         carried = plan.read_carried(output, number)
         assert carried.to_pylist() == part.select(CARRIED).to_pylist()
-    files = sorted((tmp_path / "out" / "_plan" / "rows").iterdir())
+    files = sorted(Path(plan.rows_folder(output)).iterdir())
     assert len(files) == plan.table_parts
     assert sum(pq.ParquetFile(file).num_row_groups for file in files) == plan.snippets
     parts = [plan.read_table_rows(output, part) for part in range(plan.table_parts)]
@@ -109,14 +109,21 @@ def test_the_first_of_two_plans_stays(tmp_path: Path) -> None:
     assert [path.name for path in Path(output).iterdir()] == ["_plan"]
 
 
-def test_a_plan_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_plan_that_fails_is_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that it has written are in nobody's way."""
+
     def broken() -> Iterator[pa.RecordBatch]:
         yield from _batches(_table(10), 5)
         raise UserError("the catalogue changed")
 
+    monkeypatch.setattr(plans, "TABLE_ROWS", 5)
+    output = str(tmp_path / "out")
     with pytest.raises(UserError):
-        plans.write(_plan(20, 5), str(tmp_path / "out"), broken(), {})
-    assert list((tmp_path / "out").iterdir()) == []
+        plans.write(_plan(20, 5), output, broken(), {})
+    assert plans.read(output) is None
+    outputs.check(output, overwrite=False)
+    plans.write(_plan(10, 5), output, _batches(_table(10), 5), {})
+    assert plans.read(output) == _plan(10, 5)
 
 
 def test_staged_checkpoints_are_copied(tmp_path: Path) -> None:

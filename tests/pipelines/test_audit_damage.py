@@ -94,9 +94,15 @@ def one_for_another(frame):
     frame.loc[4:7, "id_str"] = frame.loc[0, "id_str"]
 
 
+def rows_of(output):
+    """Where a plan's rows are."""
+    (folder,) = (output / "_plan").glob("rows-*")
+    return folder
+
+
 def plan_rows(output):
     """Another image in the plan, in the same layout."""
-    path = output / "_plan" / "rows" / "000001.parquet"
+    path = rows_of(output) / "000001.parquet"
     with pq.ParquetFile(path) as file:
         groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
     where = groups[0].column_names.index("file_loc")
@@ -384,7 +390,7 @@ DAMAGE = {
         "manifest.json",
         "cannot be read",
     ),
-    "an image in the plan": (plan_rows, "_plan/rows", "ids and locations have SHA-256"),
+    "an image in the plan": (plan_rows, "_plan/rows-", "ids and locations have SHA-256"),
     "another plan": (plan_json, "manifest.json", "fingerprint is"),
     "a plan that is no JSON": (
         lambda o: (o / "_plan" / "plan.json").write_text("[]"),
@@ -430,8 +436,8 @@ DAMAGE = {
         "galaxies_per_second is 'fast'",
     ),
     "a file of the plan's rows": (
-        lambda o: (o / "_plan" / "rows" / "000002.parquet").unlink(),
-        "_plan/rows",
+        lambda o: (rows_of(o) / "000002.parquet").unlink(),
+        "_plan/rows-",
         "000002.parquet is missing",
     ),
 }

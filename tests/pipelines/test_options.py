@@ -141,7 +141,7 @@ WRONG = [
     ("GOOD --output dangling", "cannot be written"),
     ("GOOD --output /proc/beam-zoo", "cannot write"),
     ("GOOD --output " + "o" * 300, "cannot be written"),
-    ("GOOD --output gs://bucket/out", "only local folders"),
+    ("GOOD --output s3://bucket/out", "only local folders and gs://"),
     ("GOOD --output=", "--output must be text"),
 ]  # fmt: skip
 
@@ -220,7 +220,7 @@ def test_overwrite_removes_only_what_is_ours(command, work: Path) -> None:
 
 
 def test_overwrite_after_a_planning_that_was_killed(command, work: Path) -> None:
-    left = work / "out" / f".plan-{'0' * 32}" / "rows"
+    left = work / "out" / "_plan" / f"rows-{'0' * 12}"
     left.mkdir(parents=True)
     (left / "000000.parquet").touch()
     code, _, err = command(*GOOD, "--passes", 1, "--limit", 3, "--overwrite")

@@ -1,0 +1,36 @@
+"""A bucket on loopback, which Google's own client takes for Google's."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beam_zoo import gcs
+from tests.cloud import bucket as buckets
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The server must have been built (`make setup`); in CI its absence is an error."""
+    for item in items:
+        here = Path(__file__).parent in item.path.parents
+        if here and not buckets.PROGRAM.exists() and "CI" not in os.environ:
+            item.add_marker(
+                pytest.mark.skip(reason="cloud tests need fake-gcs-server: tests/cloud/packages.sh")
+            )
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
+    """The server, for this process and those that it starts."""
+    with buckets.serving(tmp_path_factory.mktemp("bucket")) as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        gcs._client_of.cache_clear()
+        yield running
+    gcs._client_of.cache_clear()
+
+
+@pytest.fixture
+def bucket(server: buckets.Server) -> buckets.Bucket:
+    """An empty bucket."""
+    return buckets.new(server)
