@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, limited
 from beam_zoo.errors import UserError
+from beam_zoo.files import is_remote
 from beam_zoo.images import image_path
 
 
@@ -22,14 +23,18 @@ class Checker:
         root: the folder that relative image paths start from.
         root_given: whether the user named it: absolute paths elsewhere then count as outside.
         allow_outside: whether image paths may leave the root.
+        remote: whether local paths are refused, which workers elsewhere do not see.
     """
 
-    def __init__(self, root: str, *, root_given: bool, allow_outside: bool) -> None:
+    def __init__(self, root: str, *, root_given: bool, allow_outside: bool, remote: bool = False) -> None:
         self.rows = 0
         self._root = root
         self._root_given = root_given
         self._allow_outside = allow_outside
+        self._remote = remote
         self._missing = 0
+        self._local = 0
+        self._first_local = ""
         self._outside = 0
         self._first_outside = ""
         self._hashes: list[np.ndarray] = []
@@ -42,6 +47,8 @@ class Checker:
         self._missing += ids.null_count + (pc.sum(pc.equal(ids, "")).as_py() or 0)
         if not self._allow_outside:
             self._find_outside(locations)
+        if self._remote:
+            self._find_local(locations)
         ids = ids.fill_null("")
         self._hashes.append(_hashes(ids))
         for position, column in enumerate((ids, locations)):
@@ -60,6 +67,15 @@ class Checker:
                 self._first_outside = self._first_outside or location
                 self._outside += 1
 
+    def _find_local(self, locations: pa.Array) -> None:
+        afar = pc.match_substring(locations, "://")
+        if is_remote(self._root):  # relative paths start there
+            afar = pc.or_(afar, pc.invert(pc.starts_with(locations, "/")))
+        local = locations.filter(pc.and_not(pc.not_equal(locations, ""), afar))
+        self._local += len(local)
+        if len(local) and not self._first_local:
+            self._first_local = local[0].as_py()
+
     def finish(self, catalogue: Catalogue, limit: int | None) -> str:
         """The fingerprint of all rows: SHA-256 in hexadecimal.
 
@@ -77,6 +93,11 @@ class Checker:
         suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if len(suspects):
             _refuse_duplicates(catalogue, limit, suspects)
+        if self._local:
+            raise UserError(
+                f"{self._local:,} rows of {name} have a local {LOCATION} (first {self._first_local!r}), which workers "
+                "of Dataflow do not see: put the images on gs:// and give --image_root"
+            )
         if self._outside:
             raise UserError(
                 f"{self._outside:,} rows of {name} have a {LOCATION} outside {self._root} "

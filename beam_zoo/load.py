@@ -23,6 +23,7 @@ from beam_zoo.plan import Plan
 from beam_zoo.quiet import quieten
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
+from beam_zoo.versions import check_source
 from beam_zoo.views import GLOBAL_GENERATOR, View
 
 STORED = "stored"
@@ -70,6 +71,7 @@ class LoadImages(beam.DoFn):
 
     def setup(self) -> None:
         quieten()
+        check_source(self._run.source)
         tasks = [view_task(member, self._run.plan) for member in self._run.plan.members]
         unique = {task.name: task for task in tasks}
         self._tasks = [(task, View(task.settings)) for task in unique.values()]

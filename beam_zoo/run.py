@@ -20,6 +20,8 @@ class Run:
         device: `cpu` or `cuda`; on a cluster also `auto`, which a worker makes one of them.
         threads: torch's threads of a worker process, or None for torch's own choice.
         progress: folder of the workers' progress files, or None.
+        source: digest of this program's source where the run was prepared, for workers that have a copy of their own;
+            empty where they share it.
     """
 
     plan: Plan
@@ -29,6 +31,12 @@ class Run:
     device: str
     threads: int | None = None
     progress: str | None = None
+    source: str = ""
+
+    def for_workers(self) -> "Run":
+        """The run without where checkpoints came from: that is of the machine that planned it."""
+        members = (dataclasses.replace(m, checkpoint="", encoder=None) for m in self.plan.members)
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, members=tuple(members)))
 
     def checkpoint_path(self, member: Member) -> str:
         """Where a member's checkpoint is: staged below the output, or where its YAML says."""

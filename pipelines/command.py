@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import signal
 import sys
@@ -52,7 +53,27 @@ def parse_checked(command: str, description: str, argv: Sequence[str] | None) ->
         UserError: an unknown option or a wrong value.
     """
     names = [option.name for option in OPTIONS]
-    return parse(command, description, argv, lambda flags: check_beam(flags, names))
+    options = parse(command, description, argv, lambda flags: check_beam(flags, names))
+    return _for_dataflow(command, options)
+
+
+def _for_dataflow(command: str, options: Options) -> Options:
+    """The options with what a run on Dataflow has besides."""
+    asked = [name for name in ("dataflow_preset", "dataflow_right_fitting") if options.values[name]]
+    if not asked and not any(flag.startswith("--runner") for flag in options.beam):
+        return options  # without importing Beam
+    from runners import beam_options
+    from runners.dataflow import preset
+
+    if beam_options.runner_name(options.beam) != beam_options.DATAFLOW:
+        if asked:
+            raise UserError(f"--{asked[0]} is for --runner={beam_options.DATAFLOW}")
+        return options
+    if options.dataflow_right_fitting and options.dataflow_preset in (None, "cpu"):
+        raise UserError("--dataflow_right_fitting needs a --dataflow_preset with a GPU")
+    name, fit = options.dataflow_preset, options.dataflow_right_fitting
+    added = preset.complete(options.beam, name, fit, options.output or "", command)
+    return dataclasses.replace(options, origins=options.origins | added, beam=[*options.beam, *added])
 
 
 def guarded(work: Callable[[], int]) -> int:

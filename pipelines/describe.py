@@ -2,14 +2,17 @@
 
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
+from pipelines.options import Options
 from pipelines.prepare import Prepared
+from runners import beam_options
 
 
-def describe(prepared: Prepared) -> str:
-    """Snippets, members, passes, what is skipped and why, and the output's size.
+def describe(prepared: Prepared, options: Options) -> str:
+    """Snippets, members, passes, what is skipped and why, the output's size, and the settings of Dataflow.
 
     Args:
         prepared: the run.
+        options: that it was prepared from.
     """
     plan = prepared.run.plan
     done = sum(number in prepared.stored for number in prepared.snippets)
@@ -23,6 +26,8 @@ def describe(prepared: Prepared) -> str:
     if shared and not any(member.random_view for member in plan.members):
         lines.append("views: members with the same view share it; every image is decoded once")
     lines.append(f"output: about {_size(_bytes(plan))} in {prepared.run.output}")
+    if beam_options.runner_name(options.beam) == beam_options.DATAFLOW:
+        lines += [f"Dataflow: {flag[2:]} ({options.origins[flag]})" for flag in options.beam]
     return "\n".join(lines)
 
 

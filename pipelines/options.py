@@ -60,6 +60,14 @@ OPTIONS = [
     Option(
         "max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0, most=1
     ),
+    Option(
+        "dataflow_preset",
+        "text",
+        None,
+        "settings of Dataflow's workers; options of Beam override each",
+        choices=("l4", "t4", "a100", "cpu"),
+    ),
+    Option("dataflow_right_fitting", "flag", False, "GPUs for the steps that use them, not for all workers"),
     Option("overwrite", "flag", False, "remove what an earlier run wrote to the output, and start afresh"),
     Option("allow_outside", "flag", False, "allow image paths that leave the image root"),
     Option("dry_run", "flag", False, "do all checks, print the plan and write nothing"),

@@ -19,10 +19,11 @@ from beam_zoo.plan_rows import CarriedDigest
 from beam_zoo.resolve import resolve
 from beam_zoo.run import Run
 from beam_zoo.tables import column_names
-from beam_zoo.versions import changes, versions
+from beam_zoo.versions import changes, source, versions
 from pipelines.options import Options, models_of
 from pipelines.probe import probe_new, probe_rest
 from runners import beam_options, direct
+from runners.dataflow import checks, image, preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Prepared:
         staged: what is to be copied below the output's plan.
         snippets: numbers of the snippets to predict.
         stored: the parts that are there already.
+        hints: Beam's resource hints of the steps that need a GPU, where a runner gives it to those only.
     """
 
     run: Run
@@ -44,6 +46,7 @@ class Prepared:
     staged: dict[str, str]
     snippets: range
     stored: parts.Stored
+    hints: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def prepare(command: str, options: Options) -> Prepared:
@@ -56,12 +59,10 @@ def prepare(command: str, options: Options) -> Prepared:
         if not options.values[name]:
             raise UserError(f"--{name} is missing (--help lists the options)")
     output = absolute(options.output)
+    device, hints = _device(options)
     outputs.check(output, overwrite=options.overwrite)
     if options.snippets and options.overwrite:
         raise UserError("--overwrite and --snippets do not go together: it would remove other tasks' samples")
-    # On a cluster only a worker can know its device, and says so before its first image.
-    here = beam_options.runner_name(options.beam) == beam_options.DIRECT
-    device = usable_device(options.device, options.precision) if here else options.device
     old = None if options.overwrite else plans.read(output)
     specs = [member_files.read_member(path) for path in models_of(options.models)]
     _check_names(specs)
@@ -94,7 +95,28 @@ def prepare(command: str, options: Options) -> Prepared:
         probe_rest(plan, output, root, missing, options.max_failure_fraction)
     staged = {m.path: path for m, path in resolved if m.path != path and not path.startswith(output + os.sep)}
     run = Run(plan, output, root, options.batch_size, device, direct.threads(options.beam))
-    return Prepared(run, old is None, catalogue, staged, snippets, stored)
+    if _on_dataflow(options):
+        run = dataclasses.replace(run, source=source())
+        image.check(options.beam, gpu=device == "cuda")
+    return Prepared(run, old is None, catalogue, staged, snippets, stored, hints)
+
+
+def _on_dataflow(options: Options) -> bool:
+    return beam_options.runner_name(options.beam) == beam_options.DATAFLOW
+
+
+def _device(options: Options) -> tuple[str, dict[str, str]]:
+    """The device of the members, and the hints of the steps that use it."""
+    if _on_dataflow(options):
+        locations = {name: options.values[name] for name in ("output", "catalogue", "image_root")}
+        checks.check(options.beam, locations, options.device)
+        device = preset.device(options.beam)
+        return (device if device == "cuda" else usable_device(device, options.precision)), preset.chain_hint(
+            options.beam
+        )
+    # On a cluster only a worker can know its device, and says so before its first image.
+    here = beam_options.runner_name(options.beam) == beam_options.DIRECT
+    return (usable_device(options.device, options.precision) if here else options.device), {}
 
 
 def _check_names(specs: list[member_files.MemberSpec]) -> None:
@@ -192,6 +214,7 @@ def _plan(
     else:
         stamps = catalogue.stamps()
         checked = [options.limit, bool(options.image_root), options.allow_outside, root, options.snippet_size]
+        checked.append(_on_dataflow(options))
         known = old is not None and (old.catalogue["files"], old.catalogue["checked"]) == (stamps, checked)
         if old is not None and known and old.carried == carried:
             content, rows, digest = old.catalogue, old.rows, old.carried_digest
@@ -221,7 +244,12 @@ def _read(
     options: Options, catalogue: Catalogue, root: str, carried: tuple[str, ...]
 ) -> tuple[dict[str, Any], int, str]:
     """Go over the catalogue once: fingerprint, number of rows, and digest of the carried columns."""
-    checker = Checker(root, root_given=bool(options.image_root), allow_outside=options.allow_outside)
+    checker = Checker(
+        root,
+        root_given=bool(options.image_root),
+        allow_outside=options.allow_outside,
+        remote=_on_dataflow(options),
+    )
     digest = CarriedDigest(carried, options.snippet_size)
     for batch in limited(catalogue.batches(carried), options.limit):
         checker.add(batch)

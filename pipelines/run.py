@@ -24,6 +24,7 @@ from pipelines.options import Options
 from pipelines.samples import samples
 from pipelines.tables import tables
 from runners import beam_options, cluster, direct
+from runners.dataflow import job
 
 
 def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.run) -> int:
@@ -45,7 +46,7 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
     prepared = preparation.prepare(command, options)
     run = prepared.run
     stored = prepared.stored
-    print(describe(prepared), file=sys.stderr)
+    print(describe(prepared, options), file=sys.stderr)
     if options.dry_run:
         return 0
     preparation.publish(prepared, overwrite=options.overwrite)
@@ -60,7 +61,15 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
         predict_here(run, missing + again, options.beam)
     else:
         on = functools.partial(on_cluster, flags=options.beam)
-        predict_on_cluster(run, missing + again, None if options.snippets else stored, on)
+        hints = prepared.hints
+        predict_on_cluster(run, missing + again, None if options.snippets else stored, on, hints)
+        if template := job.template(options.beam):
+            print(
+                f"template {template} predicts into {run.output}; when it has run, "
+                f"python -m pipelines.finish {run.output} writes the manifest",
+                file=sys.stderr,
+            )
+            return 0
     if options.snippets:
         print(
             f"samples of snippets {options.snippets} are stored in {run.output}: when all are, "
@@ -90,18 +99,21 @@ def predict_on_cluster(
     snippets: list[Snippet],
     stored: parts.Stored | None,
     on_cluster: Callable[[Callable[[beam.Pipeline], object]], None],
+    hints: dict[str, str] | None = None,
 ) -> None:
     """Samples and tables as one graph; samples only, where `stored` is None."""
     if not snippets and (stored is None or tables_are_built(run)):
         return
 
+    sent = run.for_workers()
+
     def build(p: beam.Pipeline) -> None:
-        new = samples(p | "snippets to do" >> beam.Create(_own_order(snippets)), run)
+        new = samples(p | "snippets to do" >> beam.Create(_own_order(snippets)), sent, hints)
         if stored is None:
             return
         known = [ref for refs in stored.values() for ref in refs]
         old = p | "parts already there" >> beam.Create(known)
-        tables((old, new) | beam.Flatten(), run)
+        tables((old, new) | beam.Flatten(), sent)
 
     galaxies = sum(len(snippet.offsets) for snippet in snippets)
     with StoredProgress(galaxies, run.plan.command, lambda: _stored_galaxies(run, snippets)):

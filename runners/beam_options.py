@@ -7,8 +7,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentP
 
 from beam_zoo.errors import UserError, did_you_mean
 
-DIRECT = "DirectRunner"
-RUNNERS = (DIRECT, "FlinkRunner", "DataflowRunner", "PortableRunner", "PrismRunner", "SparkRunner")
+DIRECT, DATAFLOW = "DirectRunner", "DataflowRunner"
+RUNNERS = (DIRECT, "FlinkRunner", DATAFLOW, "PortableRunner", "PrismRunner", "SparkRunner")
 ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK")
 
 

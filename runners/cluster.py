@@ -7,6 +7,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_zoo.errors import RunFailed, known_error
+from runners import beam_options
+from runners.dataflow import job
 from runners.flink.failures import summary
 
 
@@ -27,6 +29,9 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     Raises:
         RunFailed: the runner, or a step, failed.
     """
+    if beam_options.runner_name(flags) == beam_options.DATAFLOW:
+        job.run(build, flags)
+        return
     pipeline = beam.Pipeline(options=PipelineOptions(flags))
     build(pipeline)
     try:

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import publish
+from beam_zoo.files import is_remote, publish
 from pipelines import prepare as preparation
 from pipelines.describe import describe
 from pipelines.options import OPTIONS, Options, models_of
@@ -33,6 +33,10 @@ def submit(wanted: Submission) -> int:
         UserError: something is wrong that the user can put right; then nothing is written or submitted.
     """
     options = wanted.options
+    if is_remote(options.output or ""):
+        raise UserError(
+            f"output {options.output}: scripts and logs of a job of Slurm lie there, so that it must be a folder"
+        )
     if wanted.engine == FLINK:
         root = install.check(str(wanted.flink["flink"]))
         wanted = dataclasses.replace(wanted, flink={**wanted.flink, "flink": str(root)})
@@ -52,7 +56,7 @@ def submit(wanted: Submission) -> int:
         if options.overwrite:
             raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
         print(f"note: job {running[0]} works on {output} too: they share the work", file=sys.stderr)
-    print(describe(prepared), file=sys.stderr)
+    print(describe(prepared, options), file=sys.stderr)
     jobs.remove_old_keys(output, running)
     record = _hand_in(wanted, output, texts)
     try:

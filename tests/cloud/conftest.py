@@ -1,13 +1,16 @@
 """A bucket on loopback, which Google's own client takes for Google's."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 
 from beam_zoo import gcs
 from tests.cloud import bucket as buckets
+from tests.cloud import google as google_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,3 +37,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]
 def bucket(server: buckets.Server) -> buckets.Bucket:
     """An empty bucket."""
     return buckets.new(server)
+
+
+@pytest.fixture
+def google(server: buckets.Server) -> Iterator[google_server.Google]:
+    """What a submission to Dataflow talks to."""
+    with google_server.serving() as running:
+        running.images |= {f"zoo/beam-zoo:{name}": labels(name) for name in ("gpu", "cpu")}
+        yield running
+
+
+def labels(device: str) -> dict[str, str]:
+    """Labels of the image that `runners/dataflow/Dockerfile` makes."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    device = {"gpu": "cuda"}.get(device, device)
+    return {
+        "org.beam-zoo.beam": beam.__version__,
+        "org.beam-zoo.python": python,
+        "org.beam-zoo.device": device,
+    }

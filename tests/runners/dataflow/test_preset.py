@@ -1,0 +1,101 @@
+"""The presets: what they set, that each setting can be overridden, and that each is accepted by the checks."""
+
+import itertools
+
+import pytest
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    WorkerOptions,
+)
+
+from pipelines.command import parse_checked
+from runners.dataflow import checks, preset
+
+GPUS = [name for name in preset.NAMES if name != "cpu"]
+BASE = ["--runner=DataflowRunner", "--project=p", "--region=r", "--sdk_container_image=h.dev/p/r/i:t"]
+BASE += ["--output", "gs://bucket/out/", "--catalogue", "gs://bucket/c.csv"]
+
+
+def options(*words: str):
+    return parse_checked("predict", "", [*BASE, *words])
+
+
+def parsed(found) -> PipelineOptions:
+    return PipelineOptions(found.beam)
+
+
+@pytest.mark.parametrize(("name", "fit"), [("cpu", False), *itertools.product(GPUS, (False, True))])
+def test_every_preset_passes_the_checks(name, fit):
+    found = options("--dataflow_preset", name, *(["--dataflow_right_fitting"] if fit else []))
+    checks.check(found.beam, {"output": found.output, "catalogue": found.catalogue}, "auto")
+    assert preset.device(found.beam) == ("cpu" if name == "cpu" else "cuda")
+    assert bool(preset.chain_hint(found.beam)) == fit
+    assert (preset.service_option(found.beam) is None) == (fit or name == "cpu")
+    worker, debug = parsed(found).view_as(WorkerOptions), parsed(found).view_as(DebugOptions)
+    assert worker.disk_size_gb and debug.number_of_worker_harness_threads
+    assert debug.experiments == ["no_use_multiple_sdk_containers"]
+    assert parsed(found).view_as(GoogleCloudOptions).temp_location == "gs://bucket/out/_dataflow"
+    assert all(found.origins[flag] for flag in found.beam)
+
+
+def test_every_setting_is_overridden():
+    mine = {
+        "--machine_type": "g2-standard-16",
+        "--disk_size_gb": "77",
+        "--number_of_worker_harness_threads": "5",
+        "--dataflow_service_option": "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx",
+        "--experiment": "use_multiple_sdk_containers",
+        "--temp_location": "gs://elsewhere/tmp",
+        "--job_name": "mine",
+        "--sdk_location": "gs://elsewhere/beam.tar.gz",
+    }
+    found = options("--dataflow_preset", "l4", *(f"{name}={value}" for name, value in mine.items()))
+    given = [flag for flag in found.beam if found.origins[flag] == "command line"]
+    assert given[4:] == [f"{name}={value}" for name, value in mine.items()]
+    assert len(found.beam) == len(given)  # the preset has nothing left to say
+    checks.check(found.beam, {}, "cuda")
+
+
+def test_other_lists_are_kept():
+    found = options(
+        "--dataflow_preset", "t4", "--experiments=enable_x", "--dataflow_service_options=enable_prime"
+    )
+    assert parsed(found).view_as(DebugOptions).experiments == ["enable_x", "no_use_multiple_sdk_containers"]
+    services = parsed(found).view_as(GoogleCloudOptions).dataflow_service_options
+    assert services == [
+        "enable_prime",
+        "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver",
+    ]
+
+
+def test_a_hint_of_ones_own():
+    """It is for the chain, not for the pipeline; others stay where Beam has them."""
+    hint = "accelerator=type:nvidia-l4;count:1;machine_type:g2-standard-16;install-nvidia-driver"
+    found = options(
+        "--dataflow_preset=l4",
+        "--dataflow_right_fitting",
+        f"--resource_hint={hint}",
+        "--resource_hint=min_ram=30GB",
+    )
+    checks.check(found.beam, {}, "auto")
+    assert preset.chain_hint(found.beam) == {"accelerator": hint.partition("=")[2]}
+    left = preset.without_hint(found.beam)
+    assert [flag for flag in left if "hint" in flag] == ["--resource_hint=min_ram=30GB"]
+    assert {flag for flag in found.beam if "hint" not in flag} == {
+        flag for flag in left if "hint" not in flag
+    }
+
+
+def test_without_a_preset():
+    """Only what every job needs: one process on a machine, nothing fetched there, and files beside the output."""
+    found = options()
+    added = [flag for flag in found.beam if found.origins[flag] == "for Dataflow"]
+    assert {flag.partition("=")[0][2:] for flag in added} == {
+        "sdk_location",
+        "temp_location",
+        "job_name",
+        "experiments",
+    }
+    assert len(added) + 4 == len(found.beam)
