@@ -31,6 +31,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint runners/dataflow/Dockerfile
+	$(BIN)/yamllint --strict -d "{extends: default, rules: {line-length: {max: 120}}}" runners/dataflow
 
 format: setup
 	$(BIN)/ruff format .

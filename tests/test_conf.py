@@ -49,4 +49,4 @@ def test_a_survey_and_a_machine_mix():
     read = options(CONF / "surveys" / "desi.yaml", CONF / "machines" / "dataflow.yaml")
     assert (read.passes, read.precision, read.carry) == (5, "bf16", ("ra", "dec"))
     assert "--runner=DataflowRunner" in read.beam
-    assert "--experiments=no_use_multiple_sdk_containers" in read.beam
+    assert read.dataflow_preset == "l4"

@@ -12,17 +12,18 @@ from beam_zoo.errors import UserError, did_you_mean
 MACHINES = {
     "nvidia-l4": "g2-standard",
     "nvidia-tesla-t4": "n1",
-    "nvidia-tesla-p4": "n1",
-    "nvidia-tesla-p100": "n1",
-    "nvidia-tesla-v100": "n1",
     "nvidia-tesla-a100": "a2-highgpu",
     "nvidia-a100-80gb": "a2-ultragpu",
     "nvidia-h100-80gb": "a3-highgpu",
     "nvidia-h100-mega-80gb": "a3-megagpu",
 }
 """Accelerator type -> the family of machines that it is on."""
+TOO_OLD = ("nvidia-tesla-p4", "nvidia-tesla-p100", "nvidia-tesla-v100")
+"""Dataflow has them too; the torch of requirements.txt has no code for them (its CUDA 13 begins with compute 7.5)."""
+DRIVER = "install-nvidia-driver:5xx"
+"""The newest driver that Dataflow has: CUDA 13 needs one from 580 on, and Dataflow's default is older."""
 _KEYS = ("type", "count", "machine_type")
-_DRIVER = "install-nvidia-driver"
+_INSTALL = DRIVER.partition(":")[0]
 _ONE_L4 = ("g2-standard-4", "g2-standard-8", "g2-standard-12", "g2-standard-16", "g2-standard-32")
 
 
@@ -56,21 +57,25 @@ def parse(text: str, where: str) -> Accelerator:
     found: dict[str, str] = {}
     for item in text.split(";"):
         key, colon, value = item.partition(":")
-        if key == _DRIVER:
+        if key == _INSTALL:
             found[key] = value or "default"
         elif key in _KEYS and colon and value:
             found[key] = value
         else:
             raise UserError(
-                f"{where}: {item!r} is no part of an accelerator{did_you_mean(key, (*_KEYS, _DRIVER))}"
+                f"{where}: {item!r} is no part of an accelerator{did_you_mean(key, (*_KEYS, _INSTALL))}"
             )
     kind = found.get("type", "")
+    if kind in TOO_OLD:
+        raise UserError(
+            f"{where}: {kind} is too old for torch with CUDA 13: take {', '.join(list(MACHINES)[:3])}"
+        )
     if kind not in MACHINES:
         raise UserError(f"{where}: there is no accelerator type {kind!r}{did_you_mean(kind, MACHINES)}")
     count = found.get("count", "")
     if not re.fullmatch(r"[1-9]\d*", count):
-        raise UserError(f"{where}: count must be a number, as in type:{kind};count:1;{_DRIVER}")
-    return Accelerator(kind, int(count), _DRIVER in found, found.get("machine_type"))
+        raise UserError(f"{where}: count must be a number, as in type:{kind};count:1;{DRIVER}")
+    return Accelerator(kind, int(count), _INSTALL in found, found.get("machine_type"))
 
 
 def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
@@ -86,7 +91,7 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
     """
     kind = accelerator.kind
     if not accelerator.driver:
-        raise UserError(f"{where}: without {_DRIVER} a worker has a GPU that it cannot use: add ;{_DRIVER}")
+        raise UserError(f"{where}: without {DRIVER} a worker has a GPU that it cannot use: add ;{DRIVER}")
     if accelerator.count != 1:
         raise UserError(
             f"{where}: count:{accelerator.count} is {accelerator.count - 1} too many: a worker uses one GPU; "

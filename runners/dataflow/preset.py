@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
 from beam_zoo.errors import UserError
 from beam_zoo.files import absolute
 from beam_zoo.output import STAGING
+from runners.dataflow.accelerators import DRIVER
 
 GPU_OPTION = "worker_accelerator"
 _HINT = "accelerator="
@@ -92,12 +93,12 @@ def complete(
     add(threads, f"--number_of_worker_harness_threads={preset.threads}", origin)
     if right_fitting and preset.accelerator:
         # Other steps run on Dataflow's default machine, so that the GPU's is part of the hint.
-        hint = f"{gpu};machine_type:{preset.machine};install-nvidia-driver"
+        hint = f"{gpu};machine_type:{preset.machine};{DRIVER}"
         add(chain_hint(flags) or None, f"{_HINT_FLAGS[0]}={_HINT}{hint}", origin)
         return found
     add(worker.machine_type, f"--worker_machine_type={preset.machine}", origin)
     if preset.accelerator:
-        option = f"{GPU_OPTION}={gpu};install-nvidia-driver"
+        option = f"{GPU_OPTION}={gpu};{DRIVER}"
         add(service_option(flags), f"--dataflow_service_options={option}", origin)
     return found
 

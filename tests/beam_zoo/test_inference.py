@@ -150,11 +150,3 @@ def test_half_precision(predict, few, trees, precision):
     assert half.code == 0, half.err
     a, b = (r.table("advanced").filter(like="_fraction").to_numpy() for r in (full, half))
     assert 0 < np.abs(a - b).max() < 0.05
-
-
-def test_a_worker_with_other_source_refuses(monkeypatch):
-    """Before its first image."""
-    check_source(source())
-    check_source("")
-    with pytest.raises(UserError, match="another version of this program"):
-        check_source("0" * 64)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from apache_beam.portability.api import beam_runner_api_pb2 as runner_api
 
 from beam_zoo import files, gcs
@@ -84,7 +85,7 @@ def test_a_job_with_gpus(submit, google, bucket, tmp_path, trees):
     images = {each["containerImage"] for each in pool["sdkHarnessContainerImages"]}
     assert images == {f"{google.registry}/zoo/beam-zoo:gpu"}
     assert (
-        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
+        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx"
         in job["environment"]["serviceOptions"]
     )
     assert "no_use_multiple_sdk_containers" in job["environment"]["experiments"]
@@ -144,7 +145,7 @@ def test_right_fitting(submit, google):
     assert not any("accelerator" in option for option in job["environment"].get("serviceOptions", []))
     assert job["environment"]["workerPools"][0]["machineType"] == "n2-standard-2"
     found = accelerators(staged(job))
-    text = "type:nvidia-tesla-t4;count:1;machine_type:n1-standard-8;install-nvidia-driver"
+    text = "type:nvidia-tesla-t4;count:1;machine_type:n1-standard-8;install-nvidia-driver:5xx"
     inside = {name for name in found if name.split("/")[0] in GPU_STEPS}
     assert {name.split("/")[0] for name in inside} == set(GPU_STEPS)
     assert {name: hint for name, hint in found.items() if hint} == dict.fromkeys(inside, text)
@@ -211,12 +212,31 @@ def test_ctrl_c_cancels_the_job(submit, google):
     assert google.cancelled == ["job-1"] and "Dataflow job job-1 is cancelled" in said
 
 
-def test_a_template(submit, google, bucket, few, trees, predict):
-    """It is written, and no job is created; carried out later, it gives the local run's tables."""
+def test_a_template(google, bucket, few, sky, trees, predict, tmp_path):
+    """As the launcher of a flex template starts it: it is written, and no job is created. Carried out later, it gives
+    the local run's tables.
+    """
     local = predict(few, trees, *OPTIONS)
+    bucket.upload(trees[0].parent, "run/members")
+    run = {
+        "catalogue": "../sky/catalogue.csv",
+        "output": "../out",
+        "models": [f"members/{t.name}" for t in trees],
+    }
+    names = [str(word)[2:] for word in OPTIONS if str(word).startswith("--")]
+    values = dict(zip(names, (2, 4, 3, ["ra", "dec"]), strict=True))
+    gcs.write(bucket.path("run/run.yaml"), yaml.safe_dump({**run, **values}).encode(), replace=True)
     location = bucket.path("templates/predict")
-    code, said = submit("--dataflow_preset", "cpu", "--template_location", location, image="zoo/beam-zoo:cpu")
-    assert code == 0 and "python -m pipelines.finish" in said.splitlines()[-1], said
+    words = [
+        sys.executable,
+        REPO / "runners/dataflow/template/main.py",
+        f"--config={bucket.path('run/run.yaml')}",
+    ]
+    words += ["--dataflow_preset=cpu", f"--template_location={location}", *google.flags("zoo/beam-zoo:cpu")]
+    environment = {**os.environ, **google.environment(), "PYTHONPATH": str(REPO)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "python -m pipelines.finish" in done.stderr.splitlines()[-1]
     assert not google.jobs
     job = files.read_json(location)
     assert job["environment"]["workerPools"][0]["machineType"] == "n2-standard-8"

@@ -31,7 +31,7 @@ def test_the_settings_are_printed(dry_run, google, bucket):
     said = "\n".join(lines)
     for line in (
         "Dataflow: worker_machine_type=g2-standard-8 (preset l4)",
-        "Dataflow: dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver (preset l4)",
+        "Dataflow: dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx (preset l4)",
         "Dataflow: disk_size_gb=80 (command line)",
         "Dataflow: number_of_worker_harness_threads=2 (preset l4)",
         "Dataflow: experiments=no_use_multiple_sdk_containers (for Dataflow)",
@@ -45,7 +45,7 @@ def test_the_settings_are_printed(dry_run, google, bucket):
 
 def test_right_fitting_is_printed(dry_run):
     code, lines = dry_run("--dataflow_preset", "l4", "--dataflow_right_fitting")
-    hint = "accelerator=type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
+    hint = "accelerator=type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver:5xx"
     assert code == 0 and f"Dataflow: resource_hint={hint} (preset l4)" in lines
     assert not any("worker_machine_type" in line or "worker_accelerator" in line for line in lines)
 

@@ -77,6 +77,10 @@ CASES = {
         f"{GOOD} {G2} '--dataflow_service_options={L4.replace('worker_a', 'workers_a')}'",
         "'workers_accelerator' is none (did you mean 'worker_accelerator'?)",
     ),
+    "a GPU that torch does not know": (
+        f"{GOOD} '--dataflow_service_options={L4.replace('nvidia-l4', 'nvidia-tesla-v100')}'",
+        "nvidia-tesla-v100 is too old for torch with CUDA 13: take nvidia-l4, nvidia-tesla-t4, nvidia-tesla-a100",
+    ),
     "an accelerator without a count": (
         f"{GOOD} {G2} '--dataflow_service_options={L4.replace(';count:1', '')}'",
         "count must be a number",

@@ -66,7 +66,7 @@ def test_other_lists_are_kept():
     services = parsed(found).view_as(GoogleCloudOptions).dataflow_service_options
     assert services == [
         "enable_prime",
-        "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver",
+        "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver:5xx",
     ]
 
 
