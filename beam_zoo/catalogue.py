@@ -85,7 +85,7 @@ class Catalogue:
     def _schema(self, file: str) -> pa.Schema:
         with _one_line_errors(file):
             if self.kind == "parquet":
-                return pq.read_schema(files.for_arrow(file))
+                return pq.read_schema(files.stream_for_arrow(file))
             return pa.schema([pa.field(name, pa.string()) for name in _header(file)])
 
     def batches(self, carry: tuple[str, ...] = ()) -> Iterator[pa.RecordBatch]:
@@ -108,7 +108,7 @@ class Catalogue:
                             batch, file, {n: _cast_csv(batch.column(n), types[n]) for n in carry}
                         )
                     continue
-                with pq.ParquetFile(files.for_arrow(file)) as parquet:
+                with pq.ParquetFile(files.stream_for_arrow(file)) as parquet:
                     for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
                         yield _normalise(batch, file, {n: _of_type(batch.column(n), types[n]) for n in carry})
 
@@ -232,7 +232,7 @@ def _header(file: str) -> list[str]:
         if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("it is UTF-16 text: save it as UTF-8")
     options = pacsv.ParseOptions(newlines_in_values=True)
-    with pacsv.open_csv(files.for_arrow(file), parse_options=options) as reader:
+    with pacsv.open_csv(files.stream_for_arrow(file), parse_options=options) as reader:
         return reader.schema.names
 
 
@@ -240,7 +240,7 @@ def _open_csv(file: str, columns: list[str], extra: list[str] | None = None) -> 
     extra = extra or []
     # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
     return pacsv.open_csv(
-        files.for_arrow(file),
+        files.stream_for_arrow(file),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
             column_types=dict.fromkeys(columns, pa.string()) | dict.fromkeys(extra, pa.binary()),

@@ -7,6 +7,7 @@ Functions raise what the operating system would raise, whichever it is.
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -171,8 +172,13 @@ def open_read(path: str) -> BinaryIO:
     return gcs.open_read(path) if is_object(path) else open(path, "rb")
 
 
-def for_arrow(path: str) -> str | BinaryIO:
-    """What pyarrow reads a file from: its path where it is local."""
+def for_arrow(path: str) -> str | io.BytesIO:
+    """What pyarrow reads a file of this program from: its path, or all of an object, which is a few megabytes."""
+    return io.BytesIO(gcs.read(path)) if is_object(path) else path
+
+
+def stream_for_arrow(path: str) -> str | BinaryIO:
+    """What pyarrow reads a file of any size from."""
     return gcs.open_read(path) if is_object(path) else path
 
 

@@ -181,6 +181,8 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
     different galaxies: they are made again.
     """
     paths = [os.path.join(output, folder, name) for folder in folders(plan)]
+    if len(paths) == 1:
+        return
     there = [path for path in paths if exists(path)]
     if len(there) == len(paths):
         return

@@ -1,6 +1,7 @@
 """How far a run is: every worker process of this machine keeps a small file, and the driver adds them up."""
 
 import abc
+import contextlib
 import os
 import shutil
 import struct
@@ -20,6 +21,7 @@ _files: dict[tuple[int, str], "_WorkerFile"] = {}
 
 BAR_SECONDS = 0.5
 LINE_SECONDS = 30.0
+COUNT_SECONDS = 5.0
 
 
 class _WorkerFile:
@@ -175,7 +177,14 @@ class StoredProgress(Progress):
     def __init__(self, total: int, label: str, count: Callable[[], int]) -> None:
         super().__init__(total, label)
         self._count = count
+        self._counted, self._next = 0, 0.0
 
     def read(self) -> tuple[float, int | None]:
         """Galaxies done; failures are known when the tables are built."""
-        return self._count(), None
+        # A count lists a folder, perhaps of a bucket: not for every step of a bar.
+        begin = time.monotonic()
+        if begin >= self._next or self._stop.is_set():
+            with contextlib.suppress(OSError):  # progress is not worth a run
+                self._counted = self._count()
+            self._next = time.monotonic() + max(COUNT_SECONDS, 10 * (time.monotonic() - begin))
+        return self._counted, None

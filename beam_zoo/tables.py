@@ -157,7 +157,7 @@ def write_table_part(
     if [ids[i] for i in order] != chosen.column(ID).to_pylist():
         raise ValueError(f"table part {part}: samples have other ids than the plan")
     # Until all of its files are written, a table part has no report: it would be of other files.
-    remove_report(output, part)
+    remove_reports(output, part)
     files: dict[str, dict[str, Any]] = {}
     if plan.command != "represent":
         carried = chosen.drop_columns([LOCATION])
@@ -184,9 +184,9 @@ def write_table_part(
     return report
 
 
-def remove_report(output: str, part: int) -> None:
-    """From here to its new report a table part is to be built again."""
-    remove(report_path(output, part))
+def remove_reports(output: str, *parts: int) -> None:
+    """From here to their new reports these table parts are to be built again."""
+    remove(*(report_path(output, part) for part in parts))
 
 
 def report_path(output: str, part: int) -> str:

@@ -1,12 +1,15 @@
 """Build tables from stored samples on the local runner; nothing here needs a model, or torch."""
 
 import collections
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 
 from beam_zoo import parts
 from beam_zoo.errors import RunFailed, UserError
+from beam_zoo.files import is_object
+from beam_zoo.gcs import CONNECTIONS
 from beam_zoo.records import PartRef
 from beam_zoo.run import Run
 from beam_zoo.tables import read_report
@@ -45,7 +48,11 @@ def tables_are_built(run: Run) -> bool:
 def _reports(run: Run) -> tuple[list[dict[str, Any]], parts.Stored]:
     """Reports of the table parts that are built, and what the others are to be built from."""
     by_part = _by_table_part(run)
-    found = {n: read_report(run.plan, run.output, n, by_part[n]) for n in range(run.plan.table_parts)}
+    numbers = range(run.plan.table_parts)
+    # Of a bucket many at a time: each report is a few requests, and all of them the wait for one.
+    with ThreadPoolExecutor(CONNECTIONS if is_object(run.output) else 1) as pool:
+        reports = pool.map(lambda n: read_report(run.plan, run.output, n, by_part[n]), numbers)
+        found = dict(zip(numbers, reports, strict=True))
     to_build = {number: by_part[number] for number, report in found.items() if report is None}
     return [report for report in found.values() if report is not None], to_build
 

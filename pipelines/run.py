@@ -15,7 +15,7 @@ from beam_zoo.progress import StoredProgress, WorkersProgress
 from beam_zoo.records import Snippet
 from beam_zoo.retry import to_retry
 from beam_zoo.run import Run
-from beam_zoo.tables import remove_report
+from beam_zoo.tables import remove_reports
 from pipelines import manifest as manifests
 from pipelines import prepare as preparation
 from pipelines.build import build_tables, tables_are_built
@@ -54,8 +54,8 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
     again = [s for s in to_retry(run.plan, run.output, stored) if s.number in prepared.snippets]
     if missing or again or not options.snippets:
         outputs.remove_manifest(run.output)
-    for number in {run.plan.table_part(snippet.number) for snippet in missing + again}:
-        remove_report(run.output, number)  # It would be of fewer, or of other, galaxies than are stored soon.
+    # Reports would be of fewer, or of other, galaxies than are stored soon.
+    remove_reports(run.output, *{run.plan.table_part(snippet.number) for snippet in missing + again})
     here = beam_options.runner_name(options.beam) == beam_options.DIRECT
     if here:
         predict_here(run, missing + again, options.beam)

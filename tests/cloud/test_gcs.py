@@ -82,7 +82,7 @@ def test_parquet_in_pieces(bucket):
     pq.write_table(table, sink, row_group_size=500_000, compression="none", use_dictionary=False)
     path = bucket.path("big.parquet")
     files.publish(path, sink.getvalue())
-    with pq.ParquetFile(files.for_arrow(path)) as file:
+    with pq.ParquetFile(files.stream_for_arrow(path)) as file:
         assert file.read_row_group(5, columns=["a"])["a"].to_pylist() == list(range(2_500_000, 3_000_000))
     with files.open_read(path) as raw:
         raw.seek(100)

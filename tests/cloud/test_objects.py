@@ -1,5 +1,7 @@
 """A run from gs:// to gs:// is the local run: the same bytes, whoever was killed on the way."""
 
+import collections
+import io
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import pytest
 
 from beam_zoo import files, gcs, parts
 from beam_zoo import plan as plans
-from pipelines import audit, export, finish
+from pipelines import audit, export, finish, probe
 from tests import checkpoints, galaxies
 
 OPTIONS = ["--passes", 2, "--snippet_size", 4, "--batch_size", 3, "--carry", "ra", "dec"]
@@ -238,11 +240,38 @@ def test_kills(bucket, tmp_path):
 
 
 def _table(bucket, name: str) -> pd.DataFrame:
-    import io
-
     tables = [
         pd.read_parquet(io.BytesIO(data))
         for n, data in sorted(bucket.content("out").items())
         if n.startswith(name)
     ]
     return pd.concat(tables)
+
+
+def test_requests_are_few(predict, bucket, sky, trees):
+    """One for the image of a galaxy, besides those of the planning, and five for a snippet."""
+    assert predict(sky, trees, *OPTIONS, output=bucket.path("out")).code == 0
+    found = bucket.requests()
+    images = collections.Counter(path for method, path, _, _ in found if ".jpg" in path)
+    probed = probe.PROBES
+    assert len(images) == 23 and sum(images.values()) == 23 + probed
+    others = [request for request in found if ".jpg" not in request[1]]
+    of_snippets = [path for _, path, _, _ in others if "samples%2F" in path or "_plan%2Frows" in path]
+    assert len(of_snippets) <= 4 * 6 + probed, len(of_snippets)
+    assert len(others) - len(of_snippets) <= 100
+    assert {status for _, path, _, status in found if "catalogue" not in path} <= {200, 404}
+
+
+@pytest.mark.slow
+def test_worker_processes(predict, bucket, few, sky, trees):
+    """Workers that inherit nothing but their environment."""
+    local = predict(few, trees, *OPTIONS)
+    options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    run = predict(sky, trees, *OPTIONS, *options, output=bucket.path("out"))
+    assert run.code == 0, run.err
+    ours, theirs = objects(bucket), contents(local.output)
+    assert sorted(ours) == sorted(theirs)
+    ids = [
+        pd.read_parquet(io.BytesIO(each["friendly/part-000000.parquet"]))["id_str"] for each in (ours, theirs)
+    ]
+    assert ids[0].equals(ids[1])

@@ -295,7 +295,7 @@ def test_worker_processes_are_quiet(sky, trees, tmp_path):
 
 def test_three_jobs_finish_one_output(predict, sky, trees):
     """All of them build the tables of the same samples at the same time, again and again."""
-    from beam_zoo.tables import remove_report
+    from beam_zoo.tables import remove_reports
     from pipelines import finish
 
     first = predict(sky, trees, *OPTIONS)
@@ -304,7 +304,7 @@ def test_three_jobs_finish_one_output(predict, sky, trees):
 
     def again():
         for _ in range(4):
-            remove_report(str(first.output), 0)  # so that there is something to build
+            remove_reports(str(first.output), 0)  # so that there is something to build
             codes.append(finish.finish(str(first.output), 0.05, []))
 
     threads = [threading.Thread(target=again) for _ in range(3)]

@@ -277,3 +277,9 @@ def test_words_of_are_read_again(few, trees):
     options = parse("predict", "", [str(word) for word in words])
     again = parse("predict", "", words_of(options))
     assert again.values == options.values
+
+
+def test_a_bucket_as_output(submit):
+    """Scripts and logs lie in the output: it must be a folder."""
+    code, _, err = submit(FLINK, "--output", "gs://bucket/out")
+    assert code == 2 and "so that it must be a folder" in err.splitlines()[-1]
