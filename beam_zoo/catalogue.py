@@ -171,7 +171,7 @@ def _find_objects(location: str) -> Catalogue:
     if not files.is_object(location):
         raise UserError(f"catalogue {location}: only local ones and gs:// are read")
     with _one_line_errors(location):
-        if not glob.has_magic(location) and _kind(location) and files.exists(location):
+        if _kind(location) and files.exists(location):
             return _of_one_kind(location, [location], os.path.dirname(location))
         folder = location.rstrip("/") if not glob.has_magic(location) else os.path.dirname(location)
         pattern = location if glob.has_magic(location) else f"{folder}/*"

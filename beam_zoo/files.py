@@ -31,7 +31,8 @@ def is_object(path: str) -> bool:
 def absolute(path: str) -> str:
     """A path that means the same from any folder, without a slash at its end."""
     if is_remote(path):
-        return path.rstrip("/")
+        scheme, separator, inside = path.partition("://")
+        return f"{scheme}{separator}{inside.rstrip('/')}"
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from beam_zoo import output as outputs
 from beam_zoo import parts
+from beam_zoo.errors import UserError
 from beam_zoo.progress import StoredProgress, WorkersProgress
 from beam_zoo.records import Snippet
 from beam_zoo.retry import to_retry
@@ -62,8 +63,10 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
     else:
         on = functools.partial(on_cluster, flags=options.beam)
         hints = prepared.hints
-        predict_on_cluster(run, missing + again, None if options.snippets else stored, on, hints)
+        done = predict_on_cluster(run, missing + again, None if options.snippets else stored, on, hints)
         if template := job.template(options.beam):
+            if not done:
+                raise UserError(f"nothing is left to do in {run.output}: no template is written")
             print(
                 f"template {template} predicts into {run.output}; when it has run, "
                 f"python -m pipelines.finish {run.output} writes the manifest",
@@ -100,10 +103,10 @@ def predict_on_cluster(
     stored: parts.Stored | None,
     on_cluster: Callable[[Callable[[beam.Pipeline], object]], None],
     hints: dict[str, str] | None = None,
-) -> None:
-    """Samples and tables as one graph; samples only, where `stored` is None."""
+) -> bool:
+    """Samples and tables as one graph; samples only, where `stored` is None. Whether there was anything to do."""
     if not snippets and (stored is None or tables_are_built(run)):
-        return
+        return False
 
     sent = run.for_workers()
 
@@ -118,6 +121,7 @@ def predict_on_cluster(
     galaxies = sum(len(snippet.offsets) for snippet in snippets)
     with StoredProgress(galaxies, run.plan.command, lambda: _stored_galaxies(run, snippets)):
         on_cluster(build)
+    return True
 
 
 def _stored_galaxies(run: Run, snippets: list[Snippet]) -> int:

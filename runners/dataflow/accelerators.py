@@ -10,21 +10,22 @@ import re
 from beam_zoo.errors import UserError, did_you_mean
 
 MACHINES = {
-    "nvidia-l4": "g2-standard",
+    "nvidia-l4": "g2",
     "nvidia-tesla-t4": "n1",
     "nvidia-tesla-a100": "a2-highgpu",
     "nvidia-a100-80gb": "a2-ultragpu",
     "nvidia-h100-80gb": "a3-highgpu",
     "nvidia-h100-mega-80gb": "a3-megagpu",
 }
-"""Accelerator type -> the family of machines that it is on."""
+"""Accelerator type -> the machines that it is on: how their types begin."""
 TOO_OLD = ("nvidia-tesla-p4", "nvidia-tesla-p100", "nvidia-tesla-v100")
 """Dataflow has them too; the torch of requirements.txt has no code for them (its CUDA 13 begins with compute 7.5)."""
 DRIVER = "install-nvidia-driver:5xx"
 """The newest driver that Dataflow has: CUDA 13 needs one from 580 on, and Dataflow's default is older."""
 _KEYS = ("type", "count", "machine_type")
 _INSTALL = DRIVER.partition(":")[0]
-_ONE_L4 = ("g2-standard-4", "g2-standard-8", "g2-standard-12", "g2-standard-16", "g2-standard-32")
+_SEVERAL_L4 = ("24", "48", "96")
+"""Processors of the G2 machines that have more than one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +100,12 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
         )
     family = MACHINES[kind]
     given = machine or "n1-standard-1, Dataflow's default"
-    if machine is None and family == "n1":
+    on_n1 = family == "n1"
+    if machine is None and on_n1:
         return
-    if machine is None or not machine.startswith(f"{family}-"):
+    if machine is None or not machine.startswith((f"{family}-", "custom-") if on_n1 else f"{family}-"):
         raise UserError(f"{where}: {kind} is on machines of type {family}-*, not on {given}")
-    right = _has_one(kind, machine)
-    if not right:
+    if not _has_one(kind, machine):
         raise UserError(
             f"{where}: {machine} has more than one {kind}, and a worker uses one: take a smaller machine"
         )
@@ -112,7 +113,8 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
 
 def _has_one(kind: str, machine: str) -> bool:
     if kind == "nvidia-l4":
-        return machine in _ONE_L4 or machine.startswith("g2-custom-")
+        processors = machine.split("-")[2:3]
+        return not set(processors) & set(_SEVERAL_L4)
     return MACHINES[kind] == "n1" or machine.endswith("-1g")
 
 

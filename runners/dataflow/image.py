@@ -79,7 +79,7 @@ def _labels(host: str, name: str, version: str) -> dict[str, str]:
     scheme = "http" if host.split(":")[0] in ("localhost", "127.0.0.1") else "https"
     url = f"{scheme}://{host}/v2/{name}"
     session = requests.Session()
-    if scheme == "https" and host.endswith((".pkg.dev", "gcr.io")):
+    if scheme == "https" and f".{host}".endswith((".pkg.dev", ".gcr.io")):
         session.headers["Authorization"] = f"Bearer {_google_token()}"
     manifest = _get(session, f"{url}/manifests/{version}")
     if "manifests" in manifest:  # of several platforms; Dataflow's workers are of this one
@@ -93,6 +93,18 @@ def _labels(host: str, name: str, version: str) -> dict[str, str]:
 
 def _get(session: requests.Session, url: str) -> dict[str, Any]:
     answer = session.get(url, headers={"Accept": _ACCEPT}, timeout=SECONDS)
+    challenge = answer.headers.get("WWW-Authenticate", "")
+    if (
+        answer.status_code == 401
+        and challenge.startswith("Bearer ")
+        and "Authorization" not in session.headers
+    ):
+        # As registries have it for images that anybody may read: ask for a token where they say.
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        given = session.get(asked.pop("realm"), params=asked, timeout=SECONDS)
+        given.raise_for_status()
+        session.headers["Authorization"] = f"Bearer {given.json()['token']}"
+        answer = session.get(url, headers={"Accept": _ACCEPT}, timeout=SECONDS)
     if answer.status_code == 404:
         raise FileNotFoundError(url)
     if answer.status_code in (401, 403):

@@ -47,6 +47,7 @@ class Google:
         refusal: status and text for a job that is not taken, or None.
         execute: whether a job's staged pipeline is run, by Beam's local portable runner in a process of its own.
         cancelled: ids of the jobs that were cancelled.
+        wants_token: whether the registry shows its images to those only who have asked for a token.
     """
 
     port: int = 0
@@ -58,6 +59,7 @@ class Google:
     execute: bool = False
     cancelled: list[str] = dataclasses.field(default_factory=list)
     asked: int = 0
+    wants_token: bool = False
     running: subprocess.Popen | None = None
 
     @property
@@ -147,6 +149,11 @@ def serving() -> Iterator[Google]:
                 self._answer({}, {"Metadata-Flavor": "Google"})
             elif path in _METADATA:
                 self._answer(_METADATA[path], {"Metadata-Flavor": "Google"})
+            elif path == "/token":
+                self._answer({"token": "anybody"} if "service=zoo" in self.path else {})
+            elif path.startswith("/v2/") and state.wants_token and not self.headers.get("Authorization"):
+                where = f'Bearer realm="http://localhost:{state.port}/token",service="zoo",scope="pull"'
+                self._answer({}, {"WWW-Authenticate": where}, status=401)
             elif path.startswith("/v2/"):
                 self._registry(path.removeprefix("/v2/"))
             elif re.fullmatch(r"/v1b3/projects/[^/]+/locations/[^/]+/jobs/job-\d+/messages", path):

@@ -58,6 +58,11 @@ def test_the_right_images(dry_run, google, device):
         assert dry_run("--dataflow_preset", {"gpu": "t4", "cpu": "cpu"}[device], image=image)[0] == 0
 
 
+def test_a_registry_that_gives_anybody_a_token(dry_run, google):
+    google.wants_token = True
+    assert dry_run("--dataflow_preset", "l4")[0] == 0
+
+
 def test_wrong_images(dry_run, google):
     right = labels("gpu")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"

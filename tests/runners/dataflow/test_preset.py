@@ -99,3 +99,19 @@ def test_without_a_preset():
         "experiments",
     }
     assert len(added) + 4 == len(found.beam)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine"),
+    [
+        ("l4", "g2-standard-4"),
+        ("l4", "g2-standard-32"),
+        ("l4", "g2-custom-6-30720"),
+        ("t4", "n1-highmem-8"),
+        ("t4", "custom-8-30720"),
+        ("a100", "a2-highgpu-1g"),
+        ("cpu", "c3-standard-22"),
+    ],
+)
+def test_other_machines_that_have_it(name, machine):
+    checks.check(options("--dataflow_preset", name, "--worker_machine_type", machine).beam, {}, "auto")
