@@ -1,6 +1,7 @@
 """The errors that end a command in one line, and how a line names the nearest valid choice."""
 
 import difflib
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -16,6 +17,16 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """Nobody's mistake: the same command may succeed. Exit code 1."""
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether a file could not be read just now: that says nothing of what is in it.
+
+    pyarrow raises an OSError of its own, without a number, for damaged content.
+    """
+    if isinstance(error, RunFailed):
+        return True
+    return isinstance(error, OSError) and error.errno not in (None, 0, errno.ENOENT, errno.ENOTDIR)
 
 
 class StorageFull(Exception):
@@ -87,8 +98,11 @@ def known_error(error: BaseException) -> UserError | StorageFull | RunFailed | N
             return type(seen)(re.sub(r" \[while running '.*", "", str(seen), flags=re.DOTALL))
         seen = seen.__cause__ or seen.__context__
     found = re.search(
-        r"beam_zoo\.errors\.(UserError|StorageFull): (.*?)( \[while running|\\n|\n|$)", str(error)
+        r"beam_zoo\.errors\.(UserError|StorageFull|RunFailed): (.*?)( \[while running|\\n|\n|$)", str(error)
     )
     if found is None:
         return None
-    return (UserError if found[1] == "UserError" else StorageFull)(found[2])
+    for kind in (UserError, StorageFull, RunFailed):
+        if found[1] == kind.__name__:
+            return kind(found[2])
+    return None

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -29,7 +30,13 @@ def is_object(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """A path that means the same from any folder, without a slash at its end."""
+    """A path that means the same from any folder, without a slash at its end.
+
+    Raises:
+        UserError: `gs:/` with one slash, which is nobody's folder.
+    """
+    if re.match(r"(gs|s3|hdfs):/(?!/)", path):
+        raise UserError(f"{path}: write {path.replace(':/', '://', 1)}")
     if is_remote(path):
         scheme, separator, inside = path.partition("://")
         return f"{scheme}{separator}{inside.rstrip('/')}"
@@ -42,12 +49,18 @@ def beside(path: str, name: str) -> str:
     Args:
         path: of the file that names it.
         name: what stands there: relative, absolute or remote.
+
+    Raises:
+        UserError: it climbs out of the bucket.
     """
     name = name if is_remote(name) else os.path.expanduser(name)
     if is_remote(name) or os.path.isabs(name):
         return name if is_remote(name) else os.path.normpath(name)
     scheme, separator, folder = os.path.dirname(path).rpartition("://")
-    return f"{scheme}{separator}{os.path.normpath(os.path.join(folder, name))}"
+    found = os.path.normpath(os.path.join(folder, name))
+    if separator and not found.startswith(f"{folder.partition('/')[0]}/"):
+        raise UserError(f"{path} names {name}, which is outside of its bucket")
+    return f"{scheme}{separator}{found}"
 
 
 @contextlib.contextmanager
@@ -71,13 +84,14 @@ def storage(path: str) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def publish(path: str, data: Any, *, replace: bool = False) -> bool:
+def publish(path: str, data: Any, *, replace: bool = False, only: int | None = None) -> bool:
     """Give a file its name when its bytes are safe: whole, or not at all.
 
     Args:
         path: the final name; its folder is made if absent.
         data: the file's bytes.
         replace: for views, which may be built anew; parts are never replaced.
+        only: the generation of the object that may be replaced, and no other.
 
     Returns:
         Whether it was this call that wrote it: of two writers of a part the first wins.
@@ -87,7 +101,9 @@ def publish(path: str, data: Any, *, replace: bool = False) -> bool:
         UserError: the folder cannot be written.
     """
     with storage(path):
-        return gcs.write(path, data, replace=replace) if is_object(path) else _publish(path, data, replace)
+        if is_object(path):
+            return gcs.write(path, data, replace=replace, only=only)
+        return _publish(path, data, replace)
 
 
 def _publish(path: str, data: Any, replace: bool) -> bool:

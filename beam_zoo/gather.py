@@ -15,6 +15,7 @@ from beam_zoo.plan import Plan
 from beam_zoo.records import PartRef
 from beam_zoo.run import Run
 from beam_zoo.tables import Block, Statistics, TablePlan, write_table_part
+from beam_zoo.versions import check_source
 
 GALAXIES_AT_ONCE = 1024
 """Summarised together: large enough for vectorised arithmetic, small enough for the processor's cache."""
@@ -35,6 +36,9 @@ class ReadPart(beam.DoFn):
 
     def __init__(self, run: Run) -> None:
         self._run = run
+
+    def setup(self) -> None:
+        check_source(self._run.source)
 
     def process(self, ref: PartRef) -> Iterator[Any]:
         plan, output = self._run.plan, self._run.output

@@ -1,4 +1,5 @@
-"""Objects of Google Cloud Storage, through Google's own client, with the errors that a file system would raise.
+"""Objects of Google Cloud Storage, through Google's own client, with the errors that a file system would raise,
+or RunFailed where it cannot be reached.
 
 Objects are whole or not there, and there are no folders: a folder is a prefix that ends in a slash. Lists show what
 was written before them, and a precondition on the generation makes "create if absent" one step. Credentials are
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from beam_zoo.errors import UserError, one_line
+from beam_zoo.errors import RunFailed, UserError, one_line
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -62,16 +63,17 @@ def open_read(path: str) -> BinaryIO:
         return _blob(path).open("rb", chunk_size=_READ_AHEAD)
 
 
-def write(path: str, data: Any, *, replace: bool) -> bool:
+def write(path: str, data: Any, *, replace: bool, only: int | None = None) -> bool:
     """Write an object.
 
     Args:
         path: `gs://bucket/name`.
         data: its bytes.
         replace: whether one that is there may be replaced.
+        only: the generation that may be replaced, and no other.
 
     Returns:
-        False if there was one already and it stays.
+        False if there was one already, or another one, and it stays.
 
     Raises:
         OSError: it cannot be written.
@@ -80,7 +82,7 @@ def write(path: str, data: Any, *, replace: bool) -> bool:
 
     with _os_errors(path, _NO_BUCKET):
         try:
-            generation = None if replace else 0  # 0: the object must not exist
+            generation = only if replace else 0  # 0: the object must not exist
             # Without a precondition the client would not try again after a lost answer; bytes that are the same
             # whoever writes them may be written twice.
             _blob(path).upload_from_file(
@@ -228,7 +230,7 @@ def _client_of(process: int) -> "Client":
         from google.cloud.storage import Client
         from requests.adapters import HTTPAdapter
     except ImportError:
-        raise UserError("gs:// needs Google's client: pip install 'beam-zoo[gcp]'") from None
+        raise UserError("gs:// needs Google's client: pip install 'apache-beam[gcp]'") from None
     try:
         client = Client(project=None)  # objects have no need of a project
     except DefaultCredentialsError:
@@ -257,4 +259,7 @@ def _os_errors(path: str, missing: str = "there is no such object") -> Iterator[
         text = f"permission denied ({one_line(error.message, 200)})"
         raise PermissionError(errno.EACCES, text, path) from None
     except (api.GoogleAPIError, GoogleAuthError, DataCorruption, RequestException) as error:
-        raise OSError(errno.EIO, one_line(error, 200), path) from None
+        # The client has tried for two minutes by now.
+        raise RunFailed(
+            f"{path} is out of reach ({one_line(error, 200)}): the same command goes on from what is stored"
+        ) from None

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from beam_zoo import gcs
-from beam_zoo.errors import UserError, one_line
+from beam_zoo.errors import RunFailed, UserError, one_line
 from beam_zoo.files import is_object, is_remote
 
 MAX_PIXELS = 64_000_000
@@ -47,7 +47,14 @@ class ImageError(Exception):
 
 def image_path(file_loc: str, image_root: str) -> str:
     """The path of an image: `file_loc` itself where it is absolute or remote, else below `image_root`."""
-    return file_loc if is_remote(file_loc) else os.path.join(image_root, file_loc)
+    if is_remote(file_loc):
+        return file_loc
+    path = os.path.join(image_root, file_loc)
+    if is_remote(path) and not {".", ".."}.isdisjoint(file_loc.split("/")):
+        # To a file system these are folders, to an object store names.
+        scheme, separator, inside = path.partition("://")
+        return f"{scheme}{separator}{os.path.normpath(inside)}"
+    return path
 
 
 def load_image(path: str) -> Image.Image:
@@ -122,6 +129,8 @@ def _read_remote(path: str) -> bytes:
                 data = file.read(MAX_FILE_BYTES + 1)
     except UserError:  # no credentials: every image would fail
         raise
+    except RunFailed as error:
+        raise ImageError(one_line(error), may_pass=True) from None
     except OSError as error:
         never = error.errno in (errno.EISDIR, errno.EINVAL)  # a name that no object can have
         raise ImageError(

@@ -60,6 +60,8 @@ def _check_content(output: str, overwrite: bool) -> None:
     """Refuse what is neither empty nor an output; the files of an output are not listed for this."""
     if is_output(output):
         return
+    if files.is_object(output) and files.exists(output):
+        raise UserError(f"output {output} is an object, not a folder")
     planned = others = False
     for path in files.walk(output):
         if not _OURS.fullmatch(path):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.errors import UserError, one_line
+from beam_zoo.errors import RunFailed, UserError, is_out_of_reach, one_line
 from beam_zoo.files import exists, for_arrow, names, publish, read_bytes, remove
 from beam_zoo.plan import Plan
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
@@ -190,7 +190,9 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
         try:
             found = read_metadata(pq.read_schema(for_arrow(path)))
             same = all(found[key] == metadata[key] for key in ("galaxies", "failures"))
-        except Exception:
+        except Exception as error:
+            if is_out_of_reach(error):
+                raise
             same = False
         if not same:
             remove(path)
@@ -323,7 +325,11 @@ def read_failures(path: str) -> list[Failure]:
         raise _damaged(path, error) from None
 
 
-def _damaged(path: str, error: Exception) -> UserError:
+def _damaged(path: str, error: Exception) -> Exception:
+    if isinstance(error, RunFailed):
+        return error
+    if is_out_of_reach(error):
+        return UserError(f"cannot read {path}: {getattr(error, 'strerror', error)}")
     return UserError(f"{path} is damaged ({one_line(error, 200)}): delete it and run the same command again")
 
 

@@ -1,7 +1,7 @@
 """The plan of a run, below `OUT/_plan`: what is to be predicted, made once, then only read.
 
 `rows-*/` holds the catalogue's rows as Parquet, one file per table part and one row group per snippet, so
-that a worker reads just the rows of its snippet. The columns carried into the tables lie beside them
+that a worker reads just the rows of its snippet (of a bucket: the file). The columns carried into the tables lie beside them
 in a folder of their own, because other carried columns change no sample. Both folders, and the staged checkpoints,
 are named by what is in them: jobs that plan at the same time disturb each other nowhere, and `plan.json`,
 written last and created if absent, says whose plan it is.
@@ -9,7 +9,9 @@ written last and created if absent, says whose plan it is.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -19,8 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.catalogue import ID, LOCATION
-from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import exists, for_arrow, publish, read_file, read_json, write_json
+from beam_zoo.errors import UserError, is_out_of_reach, one_line
+from beam_zoo.files import (
+    exists,
+    for_arrow,
+    is_object,
+    publish,
+    read_bytes,
+    read_file,
+    read_json,
+    sha256,
+    stamp,
+    write_json,
+)
 from beam_zoo.members import Member, from_json, to_json
 from beam_zoo.plan_rows import RowWriter, rows_file
 from beam_zoo.records import Snippet
@@ -184,8 +197,16 @@ class Plan:
 
 def _read_group(folder: str, plan: Plan, snippet: int) -> pa.Table:
     part, group = divmod(snippet, plan.snippets_per_table)
-    with _damaged(rows_file(folder, part)) as path, pq.ParquetFile(for_arrow(path)) as file:
-        return file.read_row_group(group)
+    with _damaged(rows_file(folder, part)) as path:
+        source = io.BytesIO(_object(path)) if is_object(path) else path
+        with pq.ParquetFile(source) as file:
+            return file.read_row_group(group)
+
+
+@functools.lru_cache(maxsize=8)
+def _object(path: str) -> bytes:
+    """A file of rows: named by its content, so that it cannot change."""
+    return read_bytes(path)
 
 
 @contextlib.contextmanager
@@ -193,6 +214,8 @@ def _damaged(path: str) -> Iterator[str]:
     try:
         yield path
     except (OSError, pa.ArrowException) as error:
+        if is_out_of_reach(error):
+            raise UserError(f"cannot read the plan's {path}: {one_line(error, 200)}") from None
         raise UserError(
             f"the plan's {path} is damaged ({one_line(error, 200)}): restore it, or use another --output"
         ) from None
@@ -240,7 +263,10 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
         writers.append(RowWriter(plan.carried_folder(output), plan, plan.carried))
     _write_rows(writers, batches)
     for path, source in staged.items():
-        publish(os.path.join(output, path), read_file(source), replace=True)
+        data = read_file(source)
+        if not os.path.basename(path).startswith(sha256(data)[:16]):
+            raise UserError(f"{source} has changed while the run was planned: run the same command again")
+        publish(os.path.join(output, path), data, replace=True)
     # Parts get their names in the same way: where that cannot be done, it is found out now.
     write_json(_path(output), _content(plan), replace=False)
 
@@ -254,11 +280,31 @@ def _write_rows(writers: list[RowWriter], batches: Iterator[pa.RecordBatch]) -> 
 
 
 def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) -> None:
-    """Put a plan with the same fingerprint in the place of the old one; `batches` if other columns are carried."""
+    """Put a plan with the same fingerprint in the place of the old one; `batches` if other columns are carried.
+
+    Raises:
+        UserError: another job has put a plan of its own there.
+    """
+    before, there = _stamp(output), read(output)
+    if there is None or before is None or there.fingerprint != plan.fingerprint:
+        raise UserError(
+            f"another job has just planned something else in {output}: look what it does, then run again"
+        )
+    if _content(there) == json.loads(json.dumps(_content(plan))):
+        return
     last = rows_file(plan.carried_folder(output), plan.table_parts - 1)
     if batches is not None and plan.carried and not exists(last):
         _write_rows([RowWriter(plan.carried_folder(output), plan, plan.carried)], batches)
-    write_json(_path(output), _content(plan))
+    data = json.dumps(_content(plan), indent=1, ensure_ascii=False).encode()
+    if _stamp(output) != before or not publish(_path(output), data, replace=True, only=before[-1]):
+        raise UserError(f"another job has just changed the plan of {output}: run the same command again")
+
+
+def _stamp(output: str) -> list[Any] | None:
+    try:
+        return stamp(_path(output))
+    except FileNotFoundError:
+        return None
 
 
 def _path(output: str) -> str:

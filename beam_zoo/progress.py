@@ -15,6 +15,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from beam_zoo.errors import RunFailed
+
 _RECORD = struct.Struct("<dd")
 _LOCK = threading.Lock()
 _files: dict[tuple[int, str], "_WorkerFile"] = {}
@@ -184,7 +186,7 @@ class StoredProgress(Progress):
         # A count lists a folder, perhaps of a bucket: not for every step of a bar.
         begin = time.monotonic()
         if begin >= self._next or self._stop.is_set():
-            with contextlib.suppress(OSError):  # progress is not worth a run
+            with contextlib.suppress(OSError, RunFailed):  # progress is not worth a run
                 self._counted = self._count()
             self._next = time.monotonic() + max(COUNT_SECONDS, 10 * (time.monotonic() - begin))
         return self._counted, None

@@ -5,7 +5,12 @@ import logging
 from beam_zoo.errors import known_error
 
 # What a runner logs of errors that the command itself reports, in one line, at its end.
-_REPORTED = ("beam_zoo.errors.UserError", "beam_zoo.errors.StorageFull", "KeyboardInterrupt")
+_REPORTED = (
+    "beam_zoo.errors.UserError",
+    "beam_zoo.errors.StorageFull",
+    "beam_zoo.errors.RunFailed",
+    "KeyboardInterrupt",
+)
 
 # Cloud clients that are not needed; settings of Beam that are as they should be here.
 _OF_NO_USE = (

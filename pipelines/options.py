@@ -325,7 +325,8 @@ def models_of(patterns: Sequence[str]) -> list[str]:
         if exists(pattern):
             found.append(pattern)
         elif is_remote(pattern):
-            raise UserError(f"there is no --models {pattern}")
+            note = ": name each, a glob is only expanded locally" if glob.has_magic(pattern) else ""
+            raise UserError(f"there is no --models {pattern}{note}")
         elif glob.has_magic(pattern):
             matches = sorted(glob.glob(pattern))
             if not matches:

@@ -61,6 +61,8 @@ def prepare(command: str, options: Options) -> Prepared:
     output = absolute(options.output)
     device, hints = _device(options)
     outputs.check(output, overwrite=options.overwrite)
+    if _on_dataflow(options):
+        image.check(options.beam, gpu=device == "cuda")
     if options.snippets and options.overwrite:
         raise UserError("--overwrite and --snippets do not go together: it would remove other tasks' samples")
     old = None if options.overwrite else plans.read(output)
@@ -97,7 +99,6 @@ def prepare(command: str, options: Options) -> Prepared:
     run = Run(plan, output, root, options.batch_size, device, direct.threads(options.beam))
     if _on_dataflow(options):
         run = dataclasses.replace(run, source=source())
-        image.check(options.beam, gpu=device == "cuda")
     return Prepared(run, old is None, catalogue, staged, snippets, stored, hints)
 
 
@@ -109,7 +110,7 @@ def _device(options: Options) -> tuple[str, dict[str, str]]:
     """The device of the members, and the hints of the steps that use it."""
     if _on_dataflow(options):
         locations = {name: options.values[name] for name in ("output", "catalogue", "image_root")}
-        checks.check(options.beam, locations, options.device)
+        checks.check(options.beam, locations, options.device, options.precision)
         device = preset.device(options.beam)
         return (device if device == "cuda" else usable_device(device, options.precision)), preset.chain_hint(
             options.beam
@@ -303,4 +304,8 @@ def _publish(prepared: Prepared, overwrite: bool) -> None:
     if there is None or there.fingerprint != plan.fingerprint:
         raise UserError(
             f"another job has just planned a run with other settings in {output}: use another --output"
+        )
+    if there.tables_fingerprint != plan.tables_fingerprint:
+        raise UserError(
+            f"another job has just begun to carry other columns into {output}: use the same --carry"
         )

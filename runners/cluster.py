@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_zoo.errors import RunFailed, known_error
 from runners import beam_options
 from runners.dataflow import job
-from runners.flink.failures import summary
+from runners.traces import summary
 
 
 class Runs(Protocol):

@@ -81,7 +81,7 @@ def _command(name, tmp_path, capfd):
 
     def run(catalogue, models, *options, output=None) -> Result:
         runs.append(1)
-        remote = isinstance(output, str) and "://" in output
+        remote = isinstance(output, str) and output.startswith("gs:")
         folder = output if remote else Path(output) if output else tmp_path / f"output-{len(runs)}"
         models = [models] if isinstance(models, str | Path) else models
         argv = ["--catalogue", catalogue, "--models", *models, "--output", folder, *options]

@@ -10,22 +10,26 @@ import re
 from beam_zoo.errors import UserError, did_you_mean
 
 MACHINES = {
-    "nvidia-l4": "g2",
-    "nvidia-tesla-t4": "n1",
-    "nvidia-tesla-a100": "a2-highgpu",
-    "nvidia-a100-80gb": "a2-ultragpu",
-    "nvidia-h100-80gb": "a3-highgpu",
-    "nvidia-h100-mega-80gb": "a3-megagpu",
+    "nvidia-l4": ("g2", r"g2-standard-(4|8|12|16|32)|g2-custom-\d+-\d+(-ext)?", "g2-standard-8"),
+    "nvidia-tesla-t4": (
+        "n1",
+        r"n1-(standard|highmem|highcpu)-(1|2|4|8|16|32)|(n1-)?custom-\d+-\d+(-ext)?",
+        "n1-standard-8",
+    ),
+    "nvidia-tesla-a100": ("a2-highgpu", r"a2-highgpu-1g", "a2-highgpu-1g"),
+    "nvidia-a100-80gb": ("a2-ultragpu", r"a2-ultragpu-1g", "a2-ultragpu-1g"),
+    "nvidia-h100-80gb": ("a3-highgpu", r"a3-highgpu-1g", "a3-highgpu-1g"),
 }
-"""Accelerator type -> the machines that it is on: how their types begin."""
+"""Accelerator type -> how machines begin that have it, those that have or take one of it, and an example."""
 TOO_OLD = ("nvidia-tesla-p4", "nvidia-tesla-p100", "nvidia-tesla-v100")
 """Dataflow has them too; the torch of requirements.txt has no code for them (its CUDA 13 begins with compute 7.5)."""
 DRIVER = "install-nvidia-driver:5xx"
 """The newest driver that Dataflow has: CUDA 13 needs one from 580 on, and Dataflow's default is older."""
+_DRIVERS = ("", "5xx")
+_GPU_FAMILIES = ("g2-", "a2-", "a3-")
+_ARM_FAMILIES = ("t2a-", "c4a-", "n4a-")
 _KEYS = ("type", "count", "machine_type")
-_INSTALL = DRIVER.partition(":")[0]
-_SEVERAL_L4 = ("24", "48", "96")
-"""Processors of the G2 machines that have more than one."""
+_INSTALL, _SHARED = DRIVER.partition(":")[0], "use_nvidia_mps"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +62,18 @@ def parse(text: str, where: str) -> Accelerator:
     found: dict[str, str] = {}
     for item in text.split(";"):
         key, colon, value = item.partition(":")
-        if key == _INSTALL:
-            found[key] = value or "default"
-        elif key in _KEYS and colon and value:
-            found[key] = value
-        else:
+        right = (
+            bool(colon and value)
+            if key in _KEYS
+            else (key == _INSTALL and value in _DRIVERS) or item == _SHARED
+        )
+        if not right:
             raise UserError(
-                f"{where}: {item!r} is no part of an accelerator{did_you_mean(key, (*_KEYS, _INSTALL))}"
+                f"{where}: {item!r} is no part of an accelerator{did_you_mean(item if key == _INSTALL else key, (*_KEYS, DRIVER, _SHARED))}"
             )
+        if key in found:
+            raise UserError(f"{where}: {key} is given twice")
+        found[key] = value
     kind = found.get("type", "")
     if kind in TOO_OLD:
         raise UserError(
@@ -98,29 +106,31 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
             f"{where}: count:{accelerator.count} is {accelerator.count - 1} too many: a worker uses one GPU; "
             "take count:1 and more workers"
         )
-    family = MACHINES[kind]
-    given = machine or "n1-standard-1, Dataflow's default"
-    on_n1 = family == "n1"
-    if machine is None and on_n1:
-        return
-    if machine is None or not machine.startswith((f"{family}-", "custom-") if on_n1 else f"{family}-"):
+    family, one, example = MACHINES[kind]
+    if machine is None and family == "n1":
+        return  # Dataflow's default machine is one
+    begins = (f"{family}-", "custom-") if family == "n1" else f"{family}-"
+    if machine is None or not machine.startswith(begins):
+        given = machine or "n1-standard-1, Dataflow's default"
         raise UserError(f"{where}: {kind} is on machines of type {family}-*, not on {given}")
-    if not _has_one(kind, machine):
+    if not re.fullmatch(one, machine):
         raise UserError(
-            f"{where}: {machine} has more than one {kind}, and a worker uses one: take a smaller machine"
+            f"{where}: {machine} is no machine with one {kind}, as a worker uses it: {example} is one"
         )
 
 
-def _has_one(kind: str, machine: str) -> bool:
-    if kind == "nvidia-l4":
-        processors = machine.split("-")[2:3]
-        return not set(processors) & set(_SEVERAL_L4)
-    return MACHINES[kind] == "n1" or machine.endswith("-1g")
+def check_without(machine: str) -> None:
+    """Refuse a machine that nobody asked a GPU of, and whose GPU would be paid for.
 
-
-def accelerator_of(machine: str) -> str | None:
-    """The accelerator that a machine type always has, or None."""
-    for kind, family in MACHINES.items():
-        if family != "n1" and machine.startswith(f"{family}-"):
-            return kind
-    return None
+    Raises:
+        UserError: it has one, or cannot run the image.
+    """
+    where = f"--worker_machine_type {machine}"
+    if machine.startswith(_GPU_FAMILIES):
+        raise UserError(
+            f"{where} has GPUs that would not be used: take another machine, or a --dataflow_preset with a GPU"
+        )
+    if machine.startswith(_ARM_FAMILIES):
+        raise UserError(
+            f"{where} has Arm processors, and the workers' image is for amd64: take another machine"
+        )

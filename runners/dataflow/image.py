@@ -84,8 +84,12 @@ def _labels(host: str, name: str, version: str) -> dict[str, str]:
     manifest = _get(session, f"{url}/manifests/{version}")
     if "manifests" in manifest:  # of several platforms; Dataflow's workers are of this one
         platforms = {
-            (m["platform"]["os"], m["platform"]["architecture"]): m["digest"] for m in manifest["manifests"]
+            (p.get("os"), p.get("architecture")): m["digest"]
+            for m in manifest["manifests"]
+            if (p := m.get("platform"))
         }
+        if ("linux", "amd64") not in platforms:
+            raise ValueError("it is not for linux on amd64")
         manifest = _get(session, f"{url}/manifests/{platforms['linux', 'amd64']}")
     config = _get(session, f"{url}/blobs/{manifest['config']['digest']}")
     return config.get("config", {}).get("Labels") or {}

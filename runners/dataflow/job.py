@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from beam_zoo.errors import RunFailed, UserError, known_error, one_line
 from runners.dataflow import preset
-from runners.flink.failures import summary
+from runners.traces import summary
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
@@ -23,22 +23,39 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         UserError: Dataflow does not take the job, or a worker's error is one that the user can put right.
         RunFailed: the job failed, or was cancelled.
     """
-    from google.api_core.exceptions import ClientError, GoogleAPIError
+    from google.api_core.exceptions import GoogleAPIError
 
     options = PipelineOptions(preset.without_hint(flags))
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline)
+    result = _submit(build, options)
+    if not result.has_job:
+        return
+    where = f"Dataflow job {result.job_id()}"
+    print(f"{where}: {_console(options, result.job_id())}", file=sys.stderr)
     try:
-        result: Any = pipeline.run()
-        if not result.has_job:
-            return
-        print(f"Dataflow job {result.job_id()}: {_console(options, result.job_id())}", file=sys.stderr)
-        try:
-            result.wait_until_finish()
-        except KeyboardInterrupt:
-            result.cancel()
-            print(f"Dataflow job {result.job_id()} is cancelled", file=sys.stderr)
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        result.cancel()
+        print(f"{where} is cancelled", file=sys.stderr)
+        raise
+    except (GoogleAPIError, OSError) as error:
+        raise RunFailed(
+            f"{where} cannot be followed any more, and may be running still ({one_line(error, 200)}): "
+            "the same command goes on when it has ended"
+        ) from None
+    except Exception as error:
+        if known_error(error) is not None:
             raise
+        text = str(error).partition("Error:\n")[2] or str(error)
+        raise RunFailed(f"{where} failed: {summary(text)}; the same command goes on") from error
+
+
+def _submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> Any:
+    from google.api_core.exceptions import ClientError, GoogleAPIError
+
+    try:
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline)
+        return pipeline.run()
     except ClientError as error:
         raise UserError(f"Dataflow does not take the job: {one_line(error.message, 300)}") from None
     except (GoogleAPIError, OSError) as error:
@@ -48,8 +65,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     except Exception as error:
         if known_error(error) is not None:
             raise
-        text = str(error).partition("Error:\n")[2] or str(error)
-        raise RunFailed(f"the job failed: {summary(text)}; the same command goes on") from error
+        raise UserError(f"the job cannot be submitted: {summary(str(error))}") from error
 
 
 def template(flags: list[str]) -> str | None:

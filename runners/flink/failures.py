@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from beam_zoo.errors import RunFailed, known_error, one_line
+from runners.traces import CAUSE, summary
 
 CANNOT_START = re.compile(r"Process died with exit code -?\d+")
 STARTS, RECENT = 2, 600_000
 """So many workers that could not start, in so many milliseconds, are no accident."""
-_PYTHON = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt|Exit)\b.*$", re.MULTILINE)
-_CAUSE = re.compile(r"^Caused by: (.*)$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,22 +70,10 @@ class Failures:
         return RunFailed(f"Flink's job failed: {summary(text)}; the same command goes on, see {self._logs}")
 
 
-def summary(text: str) -> str:
-    """The line of a stack trace that says most: the last of Python's errors, or Java's last cause."""
-    python = text.rpartition("Traceback (most recent call last)")[2] if "Traceback" in text else ""
-    if found := _PYTHON.search(python):
-        return one_line(found[0])
-    causes = _CAUSE.findall(text)
-    # The innermost often says less than the one around it, which quotes it: "No such file" of what?
-    while len(causes) > 1 and causes[-1].partition(": ")[2] in causes[-2]:
-        causes.pop()
-    return one_line(causes[-1] if causes else text.strip().partition("\n")[0])
-
-
 def last_cause(log: Path) -> str:
     """The last cause in a log of Flink's, or else its last line."""
     # A JobManager that ends cannot load classes any more, and says so after what made it end.
-    causes = [cause for cause in _CAUSE.findall(_tail(log)) if "ClassNotFoundException" not in cause]
+    causes = [cause for cause in CAUSE.findall(_tail(log)) if "ClassNotFoundException" not in cause]
     return one_line(causes[-1]) if causes else last_line(log)
 
 

@@ -1,5 +1,7 @@
 """Objects as files: each function against Google's own client and a server that is not ours."""
 
+import dataclasses
+import functools
 import io
 import os
 import subprocess
@@ -10,9 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from google.cloud import storage
 
-from beam_zoo import files, gcs
-from beam_zoo.errors import UserError
+from beam_zoo import files, gcs, parts
+from beam_zoo import plan as plans
+from beam_zoo.errors import RunFailed, UserError
+from beam_zoo.images import ImageError, image_path, read_bytes
 
 LARGE = 20 << 20
 
@@ -118,3 +123,79 @@ def test_without_credentials_one_line():
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: gs:// needs Google credentials")
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.fixture
+def out_of_reach(monkeypatch):
+    """From now on every request is refused as by a server that is not there; the client gives up at once."""
+
+    def begin():
+        from google.api_core.retry import Retry
+
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+        monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", Retry(timeout=0.1))
+        gcs._client_of.cache_clear()
+        for name in ("download_to_file", "upload_from_file", "reload", "exists", "delete"):
+            real = getattr(storage.Blob, name)
+            monkeypatch.setattr(storage.Blob, name, functools.partialmethod(_once, real))
+
+    yield begin
+    gcs._client_of.cache_clear()
+
+
+def _once(self, real, *arguments, **options):
+    return real(self, *arguments, **{**options, "retry": None})
+
+
+def test_out_of_reach_is_no_damage(bucket, predict, few, trees, out_of_reach):
+    """Nothing is said to be damaged, and nothing is removed: the same command goes on later."""
+    output = bucket.path("out")
+    assert predict(few, trees, "--snippet_size", 10, output=output).code == 0
+    plan = plans.read(output)
+    (ref,) = parts.stored_parts(plan, output)[0]
+    plans._object.cache_clear()
+    before = bucket.content("out")
+    server = os.environ["STORAGE_EMULATOR_HOST"]
+    out_of_reach()
+    for read in (
+        lambda: parts.read_part(plan, output, parts.SAMPLES, ref),
+        lambda: parts.read_failures(f"{output}/samples/{ref.name}"),
+        lambda: plan.read_rows(output, plan.snippet(0)),
+        lambda: plan.read_table_rows(output, 0),
+        lambda: files.publish(f"{output}/x", b""),
+    ):
+        with pytest.raises(RunFailed, match=r"out of reach.*the same command goes on"):
+            read()
+    represented = dataclasses.replace(plan, command="represent")
+    with pytest.raises(RunFailed, match="out of reach"):
+        parts._remove_other_galaxies(represented, output, ref.name, {})
+    with pytest.raises(ImageError, match="out of reach") as error:
+        read_bytes(f"{output}/image.jpg")
+    assert error.value.may_pass
+    os.environ["STORAGE_EMULATOR_HOST"] = server
+    gcs._client_of.cache_clear()
+    assert bucket.content("out") == before
+
+
+def test_paths_of_another_kind():
+    for wrong in ("gs:/bucket/out", "s3:/bucket/out"):
+        with pytest.raises(UserError, match=r"write (gs|s3)://bucket/out"):
+            files.absolute(wrong)
+    assert files.absolute("gs://") == "gs://" and files.absolute("gs://b/x//") == "gs://b/x"
+    assert files.beside("gs://b/c/run.yaml", "../out") == "gs://b/out"
+    for climbing in ("../../out", "../../../b/x"):
+        with pytest.raises(UserError, match="outside of its bucket"):
+            files.beside("gs://b/c/run.yaml", climbing)
+    assert image_path("./a/../b.jpg", "gs://b/sky") == "gs://b/sky/b.jpg"
+    assert image_path("a//b.jpg", "gs://b/sky") == "gs://b/sky/a//b.jpg"
+    assert image_path("gs://b/./x.jpg", "gs://b/sky") == "gs://b/./x.jpg"
+
+
+def test_only_the_generation_that_was_read_is_replaced(bucket):
+    path = bucket.path("plan.json")
+    files.publish(path, b"1")
+    generation = files.stamp(path)[-1]
+    files.publish(path, b"2", replace=True)
+    assert not files.publish(path, b"3", replace=True, only=generation)
+    assert files.read_bytes(path) == b"2"
+    assert files.publish(path, b"3", replace=True, only=files.stamp(path)[-1])

@@ -275,3 +275,75 @@ def test_worker_processes(predict, bucket, few, sky, trees):
         pd.read_parquet(io.BytesIO(each["friendly/part-000000.parquet"]))["id_str"] for each in (ours, theirs)
     ]
     assert ids[0].equals(ids[1])
+
+
+def test_relative_paths_with_dots(predict, bucket, few, sky, trees):
+    """To a file system they are folders; the same rows, and the same bytes, from a bucket."""
+    rows = pd.read_csv(few, dtype=str)
+    rows["file_loc"] = [f"./images/../images/{Path(location).name}" for location in rows["file_loc"]]
+    rows.to_csv(few.parent / "dots.csv", index=False)
+    gcs.write(bucket.path("sky/dots.csv"), (few.parent / "dots.csv").read_bytes(), replace=True)
+    local = predict(few.parent / "dots.csv", trees, *OPTIONS)
+    (few.parent / "dots.csv").unlink()
+    assert local.code == 0, local.err
+    run = predict(bucket.path("sky/dots.csv"), trees, *OPTIONS, output=bucket.path("out"))
+    assert run.code == 0, run.err
+    assert objects(bucket) == contents(local.output)
+
+
+def test_odd_names(predict, bucket, few, trees):
+    """Spaces, letters of other scripts, and what means something in a URL or a glob."""
+    folder = "odd dir#é"
+    bucket.upload(few.parent, f"{folder}/sky?")
+    name = f"{folder}/sky?/cat [1]%.csv"
+    gcs.write(bucket.path(name), few.read_bytes(), replace=True)
+    run = predict(bucket.path(name), trees, *OPTIONS, output=bucket.path("out put/ü"))
+    assert run.code == 0, run.err
+    assert objects(bucket, "out put/ü") == contents(predict(few, trees, *OPTIONS).output)
+
+
+def test_outputs_that_cannot_be(predict, bucket, few, sky, trees):
+    for output, said in {
+        sky: "is an object, not a folder",
+        "gs://": "does not have the form gs://bucket/name",
+        "gs:/bucket/out": "write gs://bucket/out",
+        "gs://Not_a_bucket/out": "does not have the form",
+    }.items():
+        run = predict(few, trees, output=output)
+        assert run.code == 2 and said in run.err.splitlines()[-1], run.err
+        assert len(run.err.splitlines()) == 1
+
+
+def test_another_job_plans_at_the_same_time(predict, bucket, few, sky, trees, monkeypatch):
+    """Whoever finds another plan than his own, just before he publishes, gives way; nothing of the other's is replaced."""
+    from pipelines import prepare
+
+    output = bucket.path("out")
+    assert predict(sky, trees, *OPTIONS[:4], output=output).code == 0
+    real, others = prepare.publish, []
+
+    def late(prepared, *, overwrite):
+        if not others:
+            others.append(True)
+            other = predict(sky, trees, *OPTIONS[:4], *change, "--overwrite", output=output)
+            assert other.code == 0, other.err
+        real(prepared, overwrite=overwrite)
+
+    monkeypatch.setattr("pipelines.prepare.publish", late)
+    change = ["--seed", 2]
+    run = predict(sky, trees, *OPTIONS[:4], "--carry", "ra", output=output)
+    assert run.code == 2 and "another job has just planned something else" in run.err.splitlines()[-1]
+    assert plans.read(output).seed == 2
+    fresh = bucket.path("fresh")
+
+    def first(prepared, *, overwrite):
+        if not others:
+            others.append(True)
+            assert predict(sky, trees, *OPTIONS[:4], "--carry", "dec", output=fresh).code == 0
+        real(prepared, overwrite=overwrite)
+
+    others.clear()
+    monkeypatch.setattr("pipelines.prepare.publish", first)
+    run = predict(sky, trees, *OPTIONS[:4], "--carry", "ra", output=fresh)
+    assert run.code == 2 and "carry other columns" in run.err.splitlines()[-1]
+    assert plans.read(fresh).carried == ("dec",)

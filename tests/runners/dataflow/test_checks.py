@@ -8,7 +8,7 @@ from pipelines import predict, represent
 
 GOOD = (
     "--catalogue gs://bucket/c.parquet --models m.yaml --output gs://bucket/out --runner=DataflowRunner "
-    "--project=p --region=r --sdk_container_image=localhost:1/zoo/image:tag"
+    "--project=a-project --region=r --sdk_container_image=localhost:1/zoo/image:tag"
 )
 L4 = "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
 G2 = "--worker_machine_type=g2-standard-8"
@@ -29,7 +29,7 @@ def refusal(capfd):
 
 
 CASES = {
-    "no project": (GOOD.replace("--project=p ", ""), "--project is missing"),
+    "no project": (GOOD.replace("--project=a-project ", ""), "--project is missing"),
     "no region": (GOOD.replace("--region=r ", ""), "--region is missing"),
     "no image": (GOOD.partition(" --sdk_container")[0], "--sdk_container_image is missing"),
     "a local output": (
@@ -107,15 +107,15 @@ CASES = {
     ),
     "a machine with two GPUs": (
         f"{GOOD} --dataflow_preset l4 --worker_machine_type g2-standard-24",
-        "g2-standard-24 has more than one nvidia-l4",
+        "g2-standard-24 is no machine with one nvidia-l4, as a worker uses it: g2-standard-8 is one",
     ),
     "a machine with eight GPUs": (
         f"{GOOD} --dataflow_preset a100 --worker_machine_type a2-highgpu-8g",
-        "a2-highgpu-8g has more than one nvidia-tesla-a100",
+        "a2-highgpu-8g is no machine with one nvidia-tesla-a100",
     ),
     "a GPU machine for nothing": (
         f"{GOOD} --dataflow_preset cpu --worker_machine_type g2-standard-8",
-        "g2-standard-8 has an nvidia-l4 that would not be used",
+        "g2-standard-8 has GPUs that would not be used",
     ),
     "a hint and a service option": (
         f"{GOOD} --dataflow_preset l4 --dataflow_right_fitting '--dataflow_service_options={L4}'",
@@ -141,6 +141,47 @@ CASES = {
         f"{GOOD} --dataflow_preset l4 --device cpu",
         "--device=cpu, but workers with a GPU are asked for",
     ),
+    "bf16 on a T4": (
+        f"{GOOD} --dataflow_preset t4 --precision bf16",
+        "an NVIDIA T4 has no bfloat16; use fp16",
+    ),
+    "another driver": (
+        f"{GOOD} {G2} '--dataflow_service_options={L4}:6xx'",
+        "'install-nvidia-driver:6xx' is no part of an accelerator (did you mean 'install-nvidia-driver:5xx'?)",
+    ),
+    "a key twice": (f"{GOOD} {G2} '--dataflow_service_options={L4};count:1'", "count is given twice"),
+    "a machine in a service option": (
+        f"{GOOD} {G2} '--dataflow_service_options={L4};machine_type:g2-standard-8'",
+        "machine_type belongs to a hint",
+    ),
+    "a machine that does not exist": (
+        f"{GOOD} --dataflow_preset l4 --worker_machine_type g2-standard-9",
+        "g2-standard-9 is no machine with one nvidia-l4",
+    ),
+    "a large machine for one T4": (
+        f"{GOOD} --dataflow_preset t4 --worker_machine_type n1-standard-96",
+        "n1-standard-96 is no machine with one nvidia-tesla-t4",
+    ),
+    "another GPU machine for nothing": (
+        f"{GOOD} --worker_machine_type a2-megagpu-16g",
+        "a2-megagpu-16g has GPUs that would not be used",
+    ),
+    "an Arm machine": (f"{GOOD} --worker_machine_type t2a-standard-8", "t2a-standard-8 has Arm processors"),
+    "an accelerator as an experiment": (
+        f"{GOOD} '--experiments={L4}'",
+        "--experiments worker_accelerator: give it by --dataflow_service_options",
+    ),
+    "Prime and a service option": (
+        f"{GOOD} --dataflow_preset l4 --dataflow_service_options enable_prime",
+        "does not go with enable_prime: use --dataflow_right_fitting",
+    ),
+    "a job name": (f"{GOOD} --job_name 'My Job'", "(My Job)"),
+    "a project number": (GOOD.replace("--project=a-project", "--project=12345"), "(12345)"),
+    "more workers than the most": (f"{GOOD} --num_workers 5 --max_num_workers 2", "(Apache Beam)"),
+    "a misspelt kind of hint": (f"{GOOD} --resource_hint=acelerator=type:nvidia-l4", "--resource_hint: "),
+    "a hint without a size": (f"{GOOD} --resource_hint=min_ram=lots", "--resource_hint: "),
+    "a setup file that is not there": (f"{GOOD} --setup_file ./no-setup.py", "there is no ./no-setup.py"),
+    "an output with one slash": (GOOD.replace("gs://bucket/out", "gs:/bucket/out"), "write gs://bucket/out"),
     "tf32 on a CPU": (
         f"{GOOD} --dataflow_preset cpu --precision tf32",
         "--precision=tf32 is a mode of NVIDIA GPUs",

@@ -103,7 +103,7 @@ def test_the_template_has_options_that_exist():
 
 
 COMPUTE = {"nvidia-tesla-t4": 75, "nvidia-l4": 89, "nvidia-tesla-a100": 80, "nvidia-a100-80gb": 80}
-COMPUTE |= {"nvidia-h100-80gb": 90, "nvidia-h100-mega-80gb": 90}
+COMPUTE |= {"nvidia-h100-80gb": 90}
 COMPUTE |= {"nvidia-tesla-p4": 61, "nvidia-tesla-p100": 60, "nvidia-tesla-v100": 70}
 
 

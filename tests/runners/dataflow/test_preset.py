@@ -14,7 +14,7 @@ from pipelines.command import parse_checked
 from runners.dataflow import checks, preset
 
 GPUS = [name for name in preset.NAMES if name != "cpu"]
-BASE = ["--runner=DataflowRunner", "--project=p", "--region=r", "--sdk_container_image=h.dev/p/r/i:t"]
+BASE = ["--runner=DataflowRunner", "--project=a-project", "--region=r", "--sdk_container_image=h.dev/p/r/i:t"]
 BASE += ["--output", "gs://bucket/out/", "--catalogue", "gs://bucket/c.csv"]
 
 
@@ -60,12 +60,15 @@ def test_every_setting_is_overridden():
 
 def test_other_lists_are_kept():
     found = options(
-        "--dataflow_preset", "t4", "--experiments=enable_x", "--dataflow_service_options=enable_prime"
+        "--dataflow_preset",
+        "t4",
+        "--experiments=enable_x",
+        "--dataflow_service_options=enable_google_cloud_profiler",
     )
     assert parsed(found).view_as(DebugOptions).experiments == ["enable_x", "no_use_multiple_sdk_containers"]
     services = parsed(found).view_as(GoogleCloudOptions).dataflow_service_options
     assert services == [
-        "enable_prime",
+        "enable_google_cloud_profiler",
         "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver:5xx",
     ]
 
@@ -115,3 +118,25 @@ def test_without_a_preset():
 )
 def test_other_machines_that_have_it(name, machine):
     checks.check(options("--dataflow_preset", name, "--worker_machine_type", machine).beam, {}, "auto")
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "automatically_use_created_reservation",
+        "enable_google_cloud_profiler",
+        "max_workflow_runtime_walltime_seconds=3600",
+        "block_project_ssh_keys",
+        "enable_prime",
+        "graph_validate_only",
+    ],
+)
+def test_other_service_options_are_no_business_of_ours(service):
+    checks.check(
+        options("--dataflow_preset", "cpu", f"--dataflow_service_options={service}").beam, {}, "auto"
+    )
+
+
+def test_a_shared_gpu_of_ones_own():
+    mine = "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver;use_nvidia_mps"
+    checks.check(options("--dataflow_preset", "l4", f"--dataflow_service_options={mine}").beam, {}, "auto")
