@@ -36,7 +36,13 @@ from beam_zoo.reopen import Reopened, reopen
 from beam_zoo.sources import facts_of
 from beam_zoo.tables import Statistics
 
-_KINDS: dict[str, type] = {"sources": list, "carried": list, "incomplete": str, "rows_per_table_part": int}
+_KINDS: dict[str, type] = {
+    "sources": list,
+    "carried": list,
+    "incomplete": str,
+    "interval": str,
+    "rows_per_table_part": int,
+}
 _SOURCE: dict[str, type] = {"path": str, "fingerprint": str, "parts": list}
 
 

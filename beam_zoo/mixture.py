@@ -113,28 +113,40 @@ class _Members:
 
 def _search(members: _Members, logits: np.ndarray, p: float, out: np.ndarray, slope: np.ndarray) -> None:
     """Where the mean of the members' functions is p: the logit, and sqrt(2 pi) times its derivative; shape (column,)."""
-    low, high, x = logits.min(0), logits.max(0), logits.mean(0)
+    low, high, x = logits.min(0), logits.max(0), _mean(logits)
     wanted = scipy.special.ndtri(p)
-    left = np.arange(len(x))
+    left, found = np.arange(len(x)), np.zeros(len(x), bool)
     for _ in range(_STEPS):
         z, density = members.scores(x)
-        mean = scipy.special.ndtr(z).mean(0)
+        mean = _mean(scipy.special.ndtr(z))
         score = scipy.special.ndtri(np.clip(mean, 1e-300, 1 - 1e-16))
-        density = density.mean(0)
+        density = _mean(density)
         low, high = np.where(score < wanted, x, low), np.where(score < wanted, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):
             step = x - (score - wanted) / (density * np.exp(score * score / 2))
         by_newton = (step >= low) & (step <= high)
         x, before = np.where(by_newton, step, (low + high) / 2), x
-        done = (by_newton & (np.abs(x - before) < _CLOSE)) | (high - low < _BRACKET)
-        number = np.count_nonzero(done)
+        close = (by_newton & (np.abs(x - before) < _CLOSE)) | (high - low < _BRACKET)
+        # What is found first counts: how often the search goes on depends on the neighbours.
+        new = close & ~found
+        out[left[new]], slope[left[new]] = x[new], density[new]
+        found |= new
+        number = np.count_nonzero(found)
+        if number == len(x):
+            return
         if 2 * number >= len(x):  # else it costs more to leave them out than to go on with them
-            out[left[done]], slope[left[done]] = x[done], density[done]
-            if number == len(x):
-                return
-            keep = ~done
-            members, left, x, low, high = members.only(keep), left[keep], x[keep], low[keep], high[keep]
-    out[left], slope[left] = x, 0  # not found
+            keep = ~found
+            members, left, found = members.only(keep), left[keep], found[keep]
+            x, low, high = x[keep], low[keep], high[keep]
+    out[left[~found]], slope[left[~found]] = x[~found], 0
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Mean of the rows, added up one after the other: numpy's order depends on the number of columns."""
+    total = rows[0].copy()
+    for row in rows[1:]:
+        total += row
+    return total / len(rows)
 
 
 def _corrections(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ from beam_zoo.files import (
 from beam_zoo.members import Member, from_json, to_json
 from beam_zoo.plan_rows import RowWriter, rows_file
 from beam_zoo.records import Snippet
+from beam_zoo.statistics import MEDIAN
 
 FOLDER = "_plan"
 FORMAT = 2
@@ -61,6 +62,7 @@ class Plan:
         carried: names of the columns carried into the tables.
         carried_digest: SHA-256 of their content, or an empty string.
         versions: of the libraries that the run began with.
+        interval: which 90% interval the tables have, see `beam_zoo.statistics.Tree`.
         table_rows_wanted: about how many rows a table part holds; kept, because the plan's files are cut so.
     """
 
@@ -77,6 +79,7 @@ class Plan:
     carried: tuple[str, ...]
     carried_digest: str
     versions: dict[str, str | None]
+    interval: str = MEDIAN
     table_rows_wanted: int = dataclasses.field(default_factory=lambda: TABLE_ROWS)
 
     @property
@@ -151,7 +154,9 @@ class Plan:
     def tables_fingerprint(self) -> str:
         """SHA-256 of what the tables depend on: tables of another fingerprint are built anew."""
         carried = [list(self.carried), self.carried_digest]
-        canonical = json.dumps({"samples": self.fingerprint, "carried": carried}, sort_keys=True)
+        canonical = json.dumps(
+            {"samples": self.fingerprint, "carried": carried, "interval": self.interval}, sort_keys=True
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def rows_folder(self, output: str) -> str:

@@ -58,7 +58,14 @@ def reopen(output: str, work: str) -> Reopened:
         if plan.fingerprint != source["fingerprint"]:
             raise UserError(f"{folder} holds another run than when {output} was made of it")
     stored = [_named(source["parts"]) for source in manifest["sources"]]
-    union = _unite(runs, manifest["carried"], manifest["incomplete"], manifest["rows_per_table_part"], work)
+    union = _unite(
+        runs,
+        manifest["carried"],
+        manifest["incomplete"],
+        manifest["interval"],
+        manifest["rows_per_table_part"],
+        work,
+    )
     moved = []
     for number, source in enumerate(union.sources):
         if source.moved is not None:
@@ -68,13 +75,15 @@ def reopen(output: str, work: str) -> Reopened:
 
 def _of_run(output: str, work: str) -> Reopened:
     (plan, folder), *_ = runs = open_runs([output])
-    union = _unite(runs, plan.carried, REFUSE, len(plan.table_rows(0)), work)
+    union = _unite(runs, plan.carried, REFUSE, plan.interval, len(plan.table_rows(0)), work)
     return Reopened(union, [parts.stored_parts(plan, folder)], [])
 
 
-def _unite(runs: Runs, carried: Iterable[str], incomplete: str, part_rows: int, work: str) -> Union:
+def _unite(
+    runs: Runs, carried: Iterable[str], incomplete: str, interval: str, part_rows: int, work: str
+) -> Union:
     fields = fields_of(runs, list(carried))
-    return unite(runs, *members_of(runs), fields, incomplete, part_rows, work)
+    return unite(runs, *members_of(runs), fields, incomplete, interval, part_rows, work)
 
 
 def _manifest(output: str) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Union:
         passes: per member, the numbers of its passes in all runs.
         fields: the carried columns.
         incomplete: what becomes of galaxies that lack samples: `refuse`, `drop` or `keep`.
+        interval: which 90% interval the tables have.
     """
 
     sources: tuple[Source, ...]
@@ -72,6 +73,7 @@ class Union:
     passes: tuple[tuple[int, ...], ...]
     fields: pa.Schema
     incomplete: str
+    interval: str
     command: str = "aggregate"
 
     @property
@@ -96,7 +98,12 @@ class Union:
     @property
     def tables_fingerprint(self) -> str:
         """SHA-256 of what the tables depend on, beside the very parts that were read."""
-        content = [[source.plan.fingerprint for source in self.sources], self.fields.names, self.incomplete]
+        content = [
+            [source.plan.fingerprint for source in self.sources],
+            self.fields.names,
+            self.incomplete,
+            self.interval,
+        ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
@@ -161,6 +168,7 @@ def unite(
     passes: tuple[tuple[int, ...], ...],
     fields: pa.Schema,
     incomplete: str,
+    interval: str,
     part_rows: int,
     work: str,
 ) -> Union:
@@ -168,7 +176,7 @@ def unite(
 
     Args:
         runs: plan and output folder of each; they go together.
-        members, passes, fields, incomplete, part_rows: as in `Union`.
+        members, passes, fields, incomplete, interval, part_rows: as in `Union`.
         work: an empty folder for what is found, which is needed as long as the union is read.
     """
     places, total = positions.unite(runs, work)
@@ -176,7 +184,7 @@ def unite(
     for number, ((plan, output), place) in enumerate(zip(runs, places, strict=True)):
         moved = None if place.in_order else os.path.join(work, f"moved-{number}")
         sources.append(Source(output, plan, place, moved))
-    union = Union(tuple(sources), total, part_rows, members, passes, fields, incomplete)
+    union = Union(tuple(sources), total, part_rows, members, passes, fields, incomplete, interval)
     for source in sources:
         if source.moved is not None:
             _move_rows(union, source)

@@ -12,12 +12,14 @@ import numpy as np
 import scipy.special
 
 from beam_zoo.medians import median
+from beam_zoo.mixture import MixtureQuantiles
 from beam_zoo.quantiles import BetaQuantiles
 
 if TYPE_CHECKING:
     from zoobot.shared.schemas import Schema
 
 INTERVAL = (0.05, 0.95)
+MEDIAN, MIXTURE = "median", "mixture"
 GALAXIES_AT_ONCE = 512
 """Of whose samples all steps are done before the next: they stay in the processor's cache."""
 _QUANTILES = BetaQuantiles(INTERVAL)
@@ -31,7 +33,7 @@ class TreeTables:
 
     Attributes:
         fraction: expected vote fraction, the mean over the samples.
-        lower, upper: bounds of the 90% interval, the medians over the samples of the Beta quantiles.
+        lower, upper: bounds of the 90% interval: the medians over the samples of the Beta quantiles, or the mixture's own.
         asked: proportion of volunteers asked the answer's question.
     """
 
@@ -51,9 +53,12 @@ class Tree:
 
     Args:
         schema: a Schema of zoobot.
+        interval: whose 90% interval: `median`, of the samples' bounds as zoobot has it, or `mixture`, of the mean of
+            the samples' distributions.
     """
 
-    def __init__(self, schema: "Schema") -> None:
+    def __init__(self, schema: "Schema", interval: str = MEDIAN) -> None:
+        self._mixture = MixtureQuantiles(INTERVAL) if interval == MIXTURE else None
         self.answers = list(schema.label_cols)
         self._slices = [slice(q.start_index, q.end_index + 1) for q in schema.questions]
         names = [q.text for q in schema.questions]
@@ -93,9 +98,13 @@ class Tree:
             total = a[question].sum(0)
             np.subtract(total, a[question], out=b[question])
             np.divide(a[question], total, out=fraction[question])
-        logits = _QUANTILES.logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
-        # A median of quantiles is the quantile of a median's logit, as long as there is one in the middle.
-        lower, upper = scipy.special.expit(median(logits)).mean(0)
+        if self._mixture is None:
+            logits = _QUANTILES.logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
+            # A median of quantiles is the quantile of a median's logit, as long as there is one in the middle.
+            lower, upper = scipy.special.expit(median(logits)).mean(0)
+        else:
+            by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))
+            lower, upper = self._mixture.quantiles(*by_sample).reshape(len(INTERVAL), answers, -1)
         return fraction.mean(1).T[:galaxies], lower.T[:galaxies], upper.T[:galaxies]
 
     def _asked(self, fraction: np.ndarray) -> np.ndarray:

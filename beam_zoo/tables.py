@@ -45,6 +45,8 @@ class TablePlan(Protocol):
     def outputs(self) -> tuple[str, ...]: ...
     @property
     def tables_fingerprint(self) -> str: ...
+    @property
+    def interval(self) -> str: ...
     def table_rows(self, part: int) -> range:
         """Rows of a table part."""
 
@@ -65,7 +67,9 @@ class Statistics:
         if plan.kind == "tree":
             schema = plan.members[0].schema
             assert schema is not None
-            self._tree = Tree(schemas.make_schema(schema["question_answer_pairs"], schema["dependencies"]))
+            self._tree = Tree(
+                schemas.make_schema(schema["question_answer_pairs"], schema["dependencies"]), plan.interval
+            )
         self.friendly, self.advanced = column_names(plan.kind, plan.outputs)
 
     def compute(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@
 
 Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other ensembles; the
 median of 5 runs side by side, as CPU time of this process. The limit is what cannot be left out: one pass over the
-samples for the fractions, and for each (answer, sample) two quantiles, each a product with a row of the table.
+samples for the fractions, and for each (answer, sample) two quantiles, each a product with a row of the table. The mixture's
+own interval (`--interval mixture`) is held against zoobot's medians alone.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from beam_zoo.quantiles import BetaQuantiles
-from beam_zoo.statistics import INTERVAL, Tree
+from beam_zoo.statistics import INTERVAL, MIXTURE, Tree
 
 ENSEMBLES = [
     ("decals_dr8_ortho_schema", 2, 3),
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--galaxies", type=int, default=20_000)
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args(argv)
-    from zoobot.shared import schemas
+    from zoobot.shared import schemas, stats
 
     rows = {}
     for name, members, passes in ENSEMBLES:
@@ -76,13 +77,18 @@ def main(argv: list[str] | None = None) -> None:
         given = samples(options.galaxies, answers, members, passes)
         ours_given = given.reshape(len(given), answers, -1).transpose(0, 2, 1).copy()
         tree, quantiles = Tree(schema), BetaQuantiles(INTERVAL)
+        mixture = Tree(schema, MIXTURE)
         some = given[: options.galaxies // 10].astype(np.float64)
         flat = np.ascontiguousarray(some.reshape(-1))
-        times: dict[str, list[float]] = {"zoobot": [], "ours": [], "limit": []}
+        times: dict[str, list[float]] = {"zoobot": [], "medians": [], "ours": [], "limit": [], "mixture": []}
         for _ in range(options.times):
             theirs, expected = seconds(lambda: by_zoobot(some, schema))  # noqa: B023
             ours, found = seconds(lambda: tree.tables(ours_given))  # noqa: B023
             limit, _ = seconds(lambda: quantiles.logits(flat, flat))  # noqa: B023
+            medians, _ = seconds(lambda: stats.get_confidence_intervals(some, schema))  # noqa: B023
+            mixed, _ = seconds(lambda: mixture.tables(ours_given[: len(some)]))  # noqa: B023
+            times["medians"].append(medians / len(some))
+            times["mixture"].append(mixed / len(some))
             times["zoobot"].append(theirs / len(some))
             times["ours"].append(ours / len(given))
             times["limit"].append(limit / len(some))
@@ -95,6 +101,9 @@ def main(argv: list[str] | None = None) -> None:
             "quantiles alone": median["limit"],
             "times zoobot's speed": median["zoobot"] / median["ours"],
             "largest difference": error,
+            "zoobot's medians, us": median["medians"],
+            "ours, mixture": median["mixture"],
+            "mixture / medians": median["mixture"] / median["medians"],
         }
     versions = ", ".join(f"{each} {metadata.version(each)}" for each in ("numpy", "scipy", "zoobot"))
     print(f"python {platform.python_version()}, {versions}; {options.galaxies:,} galaxies")

@@ -46,6 +46,12 @@ def _main(argv: list[str] | None) -> int:
         "into failures/, or keep them with the samples that they have",
     )
     parser.add_argument(
+        "--interval",
+        default="median",
+        metavar="median|mixture",
+        help="90%% interval: the medians of the samples' bounds, as zoobot has it (default), or that of their mixture",
+    )
+    parser.add_argument(
         "--max_failure_fraction",
         type=float,
         default=0.05,
@@ -60,6 +66,8 @@ def _main(argv: list[str] | None) -> int:
             raise UserError(f"--{name} is missing (--help lists the options)")
     if values["incomplete"] not in ("refuse", "drop", "keep"):
         raise UserError(f"--incomplete cannot be {values['incomplete']!r} (choose from refuse, drop, keep)")
+    if values["interval"] not in ("median", "mixture"):
+        raise UserError(f"--interval cannot be {values['interval']!r} (choose from median, mixture)")
     if not 0 <= values["max_failure_fraction"] <= 1:
         raise UserError("--max_failure_fraction must be from 0 to 1")
     if is_remote(values["output"]):

@@ -68,7 +68,9 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
         if changed := changes(plan.versions, versions()):
             print(f"note: {folder} was predicted with other versions: {changed}", file=sys.stderr)
     with _working(output, overwrite=values["overwrite"]) as work:
-        union = unite(runs, members, passes, fields, values["incomplete"], plans.TABLE_ROWS, work)
+        union = unite(
+            runs, members, passes, fields, values["incomplete"], values["interval"], plans.TABLE_ROWS, work
+        )
         if union.incomplete == REFUSE:
             _refuse_incomplete(union, stored, work)
         built = os.path.join(work, "tables")
@@ -345,6 +347,7 @@ def _manifest(
         ],
         "carried": union.fields.names,
         "incomplete": union.incomplete,
+        "interval": union.interval,
         "rows_per_table_part": union.part_rows,
         "versions": versions(),
         "options": values,

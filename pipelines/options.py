@@ -53,6 +53,13 @@ OPTIONS = [
     ),
     Option("snippets", "text", None, "predict only snippets A:B (half-open), and build no tables"),
     Option("carry", "text", (), "columns of the catalogue that the tables carry along", many=True),
+    Option(
+        "interval",
+        "text",
+        "median",
+        "90% interval: the medians of the samples' bounds, as zoobot has it, or that of their mixture",
+        choices=("median", "mixture"),
+    ),
     Option("precision", "text", "fp32", "of the encoder", choices=("fp32", "tf32", "bf16", "fp16")),
     Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
     Option("seed", "integer", 0, "of all random draws", least=0),
@@ -134,7 +141,10 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
     )
     for option in OPTIONS:
         note = f" (default {option.default})" if option.default not in (None, (), False) else ""
-        kwargs: dict[str, Any] = {"help": option.help + note, "default": argparse.SUPPRESS}
+        kwargs: dict[str, Any] = {
+            "help": (option.help + note).replace("%", "%%"),
+            "default": argparse.SUPPRESS,
+        }
         if option.kind == "flag":
             kwargs |= {"action": argparse.BooleanOptionalAction}
         else:

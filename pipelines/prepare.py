@@ -18,6 +18,7 @@ from beam_zoo.plan import Plan
 from beam_zoo.plan_rows import CarriedDigest
 from beam_zoo.resolve import resolve
 from beam_zoo.run import Run
+from beam_zoo.statistics import MIXTURE
 from beam_zoo.tables import column_names
 from beam_zoo.versions import changes, source, versions
 from pipelines.options import Options, models_of
@@ -73,6 +74,8 @@ def prepare(command: str, options: Options) -> Prepared:
     resolved = [resolve(spec, previous.get(spec.name), output, represent=represent) for spec in specs]
     members = tuple(member for member, _ in resolved)
     _check_agreement(members, represent)
+    if options.interval == MIXTURE and (represent or members[0].kind != "tree"):
+        raise UserError("--interval mixture is for vote fractions: leave it out")
     catalogue = _find_catalogue(options, old)
     if options.overwrite:
         _refuse_own_inputs(output, catalogue, specs)
@@ -237,6 +240,7 @@ def _plan(
         carried=carried,
         carried_digest=digest,
         versions=versions() if old is None else old.versions,
+        interval=options.interval,
         table_rows_wanted=plans.TABLE_ROWS if old is None else old.table_rows_wanted,
     )
 
@@ -307,5 +311,5 @@ def _publish(prepared: Prepared, overwrite: bool) -> None:
         )
     if there.tables_fingerprint != plan.tables_fingerprint:
         raise UserError(
-            f"another job has just begun to carry other columns into {output}: use the same --carry"
+            f"another job has just begun to carry other columns, or other intervals, into {output}: use the same"
         )
