@@ -1,0 +1,174 @@
+"""What the pipeline itself costs: everything but images, models and the statistics' arithmetic.
+
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.overhead --galaxies 200000
+
+Galaxies without images go through members without models (3 members x 5 passes x 34 answers), are stored, read back, gathered
+by CombinePerKey, summarised and written, on the local runner. CPU time of this process, a galaxy, net of what a run of few
+galaxies costs (set-up); the statistics' own arithmetic is measured alone and taken off. `--profile` shows the functions.
+"""
+
+import argparse
+import cProfile
+import dataclasses
+import os
+import platform
+import pstats
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+
+from beam_zoo.inference import MemberHandler
+from beam_zoo.load import LoadImages, _Loading
+from beam_zoo.plan import Plan
+from beam_zoo.records import Batch
+from beam_zoo.run import Run
+from beam_zoo.statistics import Tree
+
+MEMBERS, PASSES, SNIPPET, BATCH = ("a", "b", "c"), 5, 1000, 256
+FEW = 2000
+LIMIT = 35.0
+"""Microseconds a galaxy that were asked for."""
+
+
+class NoImages(LoadImages):
+    """Batches without pixels."""
+
+    def setup(self) -> None:
+        super().setup()
+        self._tasks = []
+
+    def _start(self, snippet: Any, offsets: Any, ids: list[str], locations: Any) -> _Loading:
+        with mock.patch.object(self._pool, "submit", lambda *_: _Done()):
+            return super()._start(snippet, offsets, ids, locations)
+
+
+class _Done:
+    def result(self) -> None:
+        return None
+
+
+class NoModel(MemberHandler):
+    """The same samples for every batch."""
+
+    def load_model(self) -> Any:
+        shape = (BATCH, PASSES, len(self._run.plan.outputs))
+        return np.random.default_rng(0).uniform(1, 101, shape).astype(np.float32)
+
+    def run_inference(
+        self, batch: Batch | Sequence[Batch], model: Any, inference_args: dict[str, Any] | None = None
+    ) -> list[Batch]:
+        assert isinstance(batch, Batch)
+        return [dataclasses.replace(batch, outputs={**batch.outputs, self._member.name: model[: len(batch)]})]
+
+
+def plan_of(work: Path, galaxies: int) -> Run:
+    """A planned run of as many galaxies."""
+    from beam_zoo import plan as plans
+    from beam_zoo.members import read_member
+    from beam_zoo.resolve import resolve
+    from beam_zoo.versions import versions
+    from tests import checkpoints
+
+    checkpoint = checkpoints.tree(work / "m.ckpt")
+    yamls = [checkpoints.member(work / f"{name}.yaml", checkpoint) for name in MEMBERS]
+    output = work / f"out-{galaxies}-{time.time_ns()}"
+    members = tuple(resolve(read_member(str(y)), None, str(output), represent=False)[0] for y in yamls)
+    catalogue = {"location": "none", "files": [], "checked": [], "limit": None, "sha256": "x", "probes": []}
+    made = Plan(
+        command="predict",
+        rows=galaxies,
+        catalogue=catalogue,
+        image_root="/",
+        snippet_size=SNIPPET,
+        members=members,
+        first_pass=0,
+        passes=PASSES,
+        seed=0,
+        precision="fp32",
+        carried=(),
+        carried_digest="",
+        versions=versions(),
+    )
+    ids = pa.array([f"galaxy-{number:09d}" for number in range(galaxies)])
+    plans.write(made, str(output), iter([pa.RecordBatch.from_arrays([ids, ids], ["id_str", "file_loc"])]), {})
+    return Run(made, str(output), "/", BATCH, "cpu")
+
+
+def seconds(run: Run) -> Iterator[float]:
+    """CPU time of the samples, then of the tables."""
+    from pipelines.build import build_tables
+    from pipelines.run import predict_here
+
+    with (
+        mock.patch("pipelines.samples.LoadImages", NoImages),
+        mock.patch("pipelines.samples.MemberHandler", NoModel),
+    ):
+        begin = time.process_time()
+        predict_here(run, [run.plan.snippet(n) for n in range(run.plan.snippets)], [])
+        yield time.process_time() - begin
+        begin = time.process_time()
+        build_tables(run, [])
+        yield time.process_time() - begin
+
+
+def arithmetic(galaxies: int, run: Run) -> float:
+    """CPU time of the statistics alone, a galaxy."""
+    from beam_zoo import schema as schemas
+
+    schema = run.plan.members[0].schema
+    assert schema is not None
+    tree = Tree(schemas.make_schema(schema["question_answer_pairs"], schema["dependencies"]))
+    shape = (1024, len(MEMBERS) * PASSES, len(run.plan.outputs))
+    given = np.random.default_rng(0).uniform(1, 101, shape).astype(np.float32)
+    tree.tables(given)
+    begin = time.process_time()
+    for _ in range(max(1, galaxies // 1024)):
+        tree.tables(given)
+    return (time.process_time() - begin) / (1024 * max(1, galaxies // 1024))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="What the pipeline itself costs.")
+    parser.add_argument("--galaxies", type=int, default=200_000)
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="N", help="show the N costliest functions of one run"
+    )
+    options = parser.parse_args(argv)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        list(seconds(plan_of(work, FEW)))
+        for _ in range(options.times):
+            small = list(seconds(plan_of(work, FEW)))
+            run = plan_of(work, options.galaxies)
+            large = list(seconds(run))
+            alone = arithmetic(20_000, run)
+            each = [1e6 * (b - a) / (options.galaxies - FEW) for a, b in zip(small, large, strict=True)]
+            found.append((each[0], each[1] - 1e6 * alone, 1e6 * alone, sum(each) - 1e6 * alone))
+        if options.profile:
+            profile = cProfile.Profile()
+            run = plan_of(work, options.galaxies)
+            profile.runcall(lambda: list(seconds(run)))
+            pstats.Stats(profile).sort_stats("tottime").print_stats(options.profile)
+    names = ("apache-beam", "numpy", "pyarrow")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    print(
+        f"python {platform.python_version()}, {versions}; {os.cpu_count()} cores; {options.galaxies:,} galaxies"
+    )
+    print("us a galaxy: samples, tables without arithmetic, arithmetic, overhead")
+    for row in found:
+        print("  ".join(f"{value:6.1f}" for value in row))
+    print(f"median overhead {sorted(row[3] for row in found)[len(found) // 2]:.1f} us; asked {LIMIT:.0f}")
+
+
+if __name__ == "__main__":
+    main()
