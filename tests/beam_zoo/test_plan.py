@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from beam_zoo import files
 from beam_zoo import output as outputs
 from beam_zoo import plan as plans
 from beam_zoo.errors import UserError
@@ -18,6 +19,7 @@ from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 
 CARRIED = ("ra", "name")
+NAME = f"{files.sha256(b'weights')[:16]}.ckpt"
 
 
 def _member(name: str = "a", **changes: Any) -> Member:
@@ -128,9 +130,9 @@ def test_a_plan_that_fails_is_no_plan(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_staged_checkpoints_are_copied(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"weights")
-    staged = {"_plan/members/x.ckpt": str(tmp_path / "x.ckpt")}
+    staged = {f"_plan/members/{NAME}": str(tmp_path / "x.ckpt")}
     plans.write(_plan(3, 3), str(tmp_path / "out"), _batches(_table(3), 3), staged)
-    assert (tmp_path / "out" / "_plan" / "members" / "x.ckpt").read_bytes() == b"weights"
+    assert (tmp_path / "out" / "_plan" / "members" / NAME).read_bytes() == b"weights"
 
 
 def test_other_carried_columns_build_only_their_own_files(tmp_path: Path) -> None:
