@@ -139,9 +139,10 @@ def _link(temporary: str, path: str) -> None:
         ) from None
 
 
-def write_json(path: str, content: dict[str, Any], *, replace: bool = True) -> bool:
+def write_json(path: str, content: dict[str, Any], *, replace: bool = True, only: int | None = None) -> bool:
     """Write, or replace, a JSON file; see `publish`."""
-    return publish(path, json.dumps(content, indent=1, ensure_ascii=False).encode(), replace=replace)
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    return publish(path, data, replace=replace, only=only)
 
 
 def sync_file(path: str) -> None:

@@ -300,8 +300,7 @@ def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) ->
     last = rows_file(plan.carried_folder(output), plan.table_parts - 1)
     if batches is not None and plan.carried and not exists(last):
         _write_rows([RowWriter(plan.carried_folder(output), plan, plan.carried)], batches)
-    data = json.dumps(_content(plan), indent=1, ensure_ascii=False).encode()
-    if _stamp(output) != before or not publish(_path(output), data, replace=True, only=before[-1]):
+    if _stamp(output) != before or not write_json(_path(output), _content(plan), only=before[-1]):
         raise UserError(f"another job has just changed the plan of {output}: run the same command again")
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
+
+from benchmarks.planned import write_plan
 
 MEMBERS, PASSES = ("a", "b"), 5
 
@@ -27,46 +28,15 @@ def make(
     output: Path, checkpoint: Path, rows: int, *, first_pass: int = 0, seed: int = 0, shuffled: bool = False
 ) -> None:
     """An output whose samples are all stored, without its tables."""
-    from beam_zoo import parts, plan
-    from beam_zoo.members import read_member
+    from beam_zoo import parts
     from beam_zoo.records import Batch
-    from beam_zoo.resolve import resolve
-    from beam_zoo.versions import versions
-    from tests import checkpoints
 
-    yamls = [checkpoints.member(checkpoint.with_name(f"{name}.yaml"), checkpoint) for name in MEMBERS]
-    members = tuple(resolve(read_member(str(y)), None, str(output), represent=False)[0] for y in yamls)
-    order = np.random.default_rng(1).permutation(rows) if shuffled else np.arange(rows)
-    ids = pa.array([f"galaxy-{number:09d}" for number in order])
-    made = plan.Plan(
-        command="predict",
-        rows=rows,
-        catalogue={
-            "location": "none",
-            "files": [],
-            "checked": [],
-            "limit": None,
-            "sha256": str(shuffled),
-            "probes": [],
-        },
-        image_root="/",
-        snippet_size=1000,
-        members=members,
-        first_pass=first_pass,
-        passes=PASSES,
-        seed=0,
-        precision="fp32",
-        carried=(),
-        carried_digest="",
-        versions=versions(),
-    )
-    table = pa.RecordBatch.from_arrays([ids, ids], ["id_str", "file_loc"])
-    plan.write(made, str(output), iter([table]), {})
+    made = write_plan(output, checkpoint, rows, MEMBERS, PASSES, first_pass=first_pass, shuffled=shuffled)
     random = np.random.default_rng(seed)
     for number in range(made.snippets):
         snippet = made.snippet(number)
         shape = (snippet.size, PASSES, len(made.outputs))
-        outputs = {m.name: random.uniform(1, 101, shape).astype(np.float32) for m in members}
+        outputs = {m.name: random.uniform(1, 101, shape).astype(np.float32) for m in made.members}
         keys = np.zeros(snippet.size, np.uint64)
         batch = Batch(snippet, np.arange(snippet.size), keys, {}, outputs, [])
         parts.write_parts(made, str(output), snippet, [batch])

@@ -22,16 +22,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pyarrow as pa
 
 from beam_zoo.inference import MemberHandler
 from beam_zoo.load import LoadImages, _Loading
-from beam_zoo.plan import Plan
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
 from beam_zoo.statistics import Tree
+from benchmarks.planned import write_plan
 
-MEMBERS, PASSES, SNIPPET, BATCH = ("a", "b", "c"), 5, 1000, 256
+MEMBERS, PASSES, BATCH = ("a", "b", "c"), 5, 256
 FEW = 2000
 LIMIT = 35.0
 """Microseconds a galaxy that were asked for."""
@@ -70,34 +69,10 @@ class NoModel(MemberHandler):
 
 def plan_of(work: Path, galaxies: int) -> Run:
     """A planned run of as many galaxies."""
-    from beam_zoo import plan as plans
-    from beam_zoo.members import read_member
-    from beam_zoo.resolve import resolve
-    from beam_zoo.versions import versions
     from tests import checkpoints
 
-    checkpoint = checkpoints.tree(work / "m.ckpt")
-    yamls = [checkpoints.member(work / f"{name}.yaml", checkpoint) for name in MEMBERS]
     output = work / f"out-{galaxies}-{time.time_ns()}"
-    members = tuple(resolve(read_member(str(y)), None, str(output), represent=False)[0] for y in yamls)
-    catalogue = {"location": "none", "files": [], "checked": [], "limit": None, "sha256": "x", "probes": []}
-    made = Plan(
-        command="predict",
-        rows=galaxies,
-        catalogue=catalogue,
-        image_root="/",
-        snippet_size=SNIPPET,
-        members=members,
-        first_pass=0,
-        passes=PASSES,
-        seed=0,
-        precision="fp32",
-        carried=(),
-        carried_digest="",
-        versions=versions(),
-    )
-    ids = pa.array([f"galaxy-{number:09d}" for number in range(galaxies)])
-    plans.write(made, str(output), iter([pa.RecordBatch.from_arrays([ids, ids], ["id_str", "file_loc"])]), {})
+    made = write_plan(output, checkpoints.tree(work / "m.ckpt"), galaxies, MEMBERS, PASSES)
     return Run(made, str(output), "/", BATCH, "cpu")
 
 

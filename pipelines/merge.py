@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from beam_zoo import plan as plans
 from beam_zoo.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
 from beam_zoo.assemble import REFUSE
 from beam_zoo.errors import UserError
-from beam_zoo.files import is_remote, storage, sync_folder, write_json
+from beam_zoo.files import is_remote, read_json, storage, sync_folder, write_json
 from beam_zoo.gather import PARTS
 from beam_zoo.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
 from beam_zoo.sources import Union, facts_of, unite
@@ -294,8 +293,7 @@ def _publish(built: str, output: str, manifest: dict[str, Any], *, overwrite: bo
 def _check_agreement(output: str, manifest: dict[str, Any]) -> None:
     """Refuse to replace what another command has published since this one began, unless the tables are the same."""
     try:
-        with open(os.path.join(output, outputs.MANIFEST), encoding="utf-8") as file:
-            there = json.load(file)
+        there = read_json(os.path.join(output, outputs.MANIFEST))
     except FileNotFoundError:
         return
     except (OSError, ValueError):

@@ -60,9 +60,8 @@ def check(flags: list[str], locations: dict[str, str | None], device: str, preci
 
 def _check_beam(options: PipelineOptions) -> None:
     """What Beam itself would refuse, with a stack trace, when everything is planned."""
-    validator = PipelineOptionsValidator(
-        options, DataflowRunner()
-    )  # as a whole it asks Google for the bucket too
+    # Not `validate`, which asks Google for the bucket too.
+    validator = PipelineOptionsValidator(options, DataflowRunner())
     worker = options.view_as(WorkerOptions)
     wrong = validator.validate_num_workers(worker) + validator.validate_worker_region_zone(worker)
     if validator.is_service_runner():  # not an endpoint on this machine

@@ -40,6 +40,13 @@ def bucket(server: buckets.Server) -> buckets.Bucket:
 
 
 @pytest.fixture
+def sky(bucket: buckets.Bucket, few: Path) -> str:
+    """The catalogue of `few` in the bucket."""
+    bucket.upload(few.parent, "sky")
+    return bucket.path("sky", few.name)
+
+
+@pytest.fixture
 def google(server: buckets.Server) -> Iterator[google_server.Google]:
     """What a submission to Dataflow talks to."""
     with google_server.serving() as running:

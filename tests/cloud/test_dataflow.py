@@ -22,13 +22,6 @@ GPU_STEPS = ("load images", "infer a", "infer b", "store")
 
 
 @pytest.fixture
-def sky(bucket, few):
-    """The catalogue of `few` in the bucket."""
-    bucket.upload(few.parent, "sky")
-    return bucket.path("sky", few.name)
-
-
-@pytest.fixture
 def submit(google, bucket, sky, trees, tmp_path):
     """Runs predict with Dataflow in a process of its own, from an empty folder."""
 

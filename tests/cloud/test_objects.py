@@ -34,13 +34,6 @@ def objects(bucket, folder: str = "out") -> dict[str, bytes]:
     return {name: data for name, data in bucket.content(folder).items() if name.startswith(SAME)}
 
 
-@pytest.fixture
-def sky(bucket, few):
-    """The catalogue of `few` in the bucket."""
-    bucket.upload(few.parent, "sky")
-    return bucket.path("sky", few.name)
-
-
 def test_a_run_from_and_to_a_bucket(predict, bucket, few, sky, trees, capfd):
     """Catalogue, images, plan, parts, tables, manifest; checkpoints are local and staged. No folder of images is listed."""
     local = predict(few, trees, *OPTIONS)
