@@ -57,7 +57,7 @@ def image_path(file_loc: str, image_root: str) -> str:
     return path
 
 
-def load_image(path: str) -> Image.Image:
+def load_image(path: str, least_side: int | None = None) -> Image.Image:
     """Read and decode one JPEG or PNG file.
 
     Greyscale, 16-bit, CMYK and palette images are converted to 8-bit RGB; transparent pixels are laid
@@ -65,6 +65,7 @@ def load_image(path: str) -> Image.Image:
 
     Args:
         path: a local path, or a remote one that Beam's filesystems read.
+        least_side: see `decode`.
 
     Returns:
         A PIL image of mode RGB, any size up to `MAX_PIXELS`.
@@ -72,7 +73,7 @@ def load_image(path: str) -> Image.Image:
     Raises:
         ImageError: with the reason, if there is no such image.
     """
-    return decode(read_bytes(path))
+    return decode(read_bytes(path), least_side)
 
 
 def read_bytes(path: str) -> bytes:
@@ -147,8 +148,14 @@ def _kind(mode: int) -> str:
     return "a named pipe" if stat.S_ISFIFO(mode) else "a device"
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode the bytes of a JPEG or PNG file to 8-bit RGB; see `load_image`."""
+def decode(data: bytes, least_side: int | None = None) -> Image.Image:
+    """Decode the bytes of a JPEG or PNG file to 8-bit RGB; see `load_image`.
+
+    Args:
+        data: content of the file.
+        least_side: decode a JPEG to a half, a quarter or an eighth of its size, as long as its shorter side keeps as
+            many pixels; None for all of its pixels.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         width, height = image.size
@@ -159,6 +166,8 @@ def decode(data: bytes) -> Image.Image:
             )
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ImageError(f"{width} x {height} px is a strip, not an image of a galaxy", may_pass=False)
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
         with _ONE_LARGE_IMAGE if width * height > LARGE_PIXELS else contextlib.nullcontext():
             image.load()
             return to_rgb(image)

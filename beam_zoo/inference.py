@@ -2,8 +2,7 @@
 
 import contextlib
 import dataclasses
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from apache_beam.ml.inference.base import ModelHandler
 from torch import nn
 
 from beam_zoo import checkpoints, files, progress, randomness
-from beam_zoo.errors import UserError
-from beam_zoo.load import view_task
+from beam_zoo.batch_views import view_task
+from beam_zoo.device import Pieces, out_of_memory, set_up_torch, used_here
+from beam_zoo.errors import UserError, one_line
 from beam_zoo.members import Member
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
@@ -21,37 +21,8 @@ from beam_zoo.views import GLOBAL_GENERATOR, View
 
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-def usable_device(device: str, precision: str) -> str:
-    """`cpu` or `cuda`, whichever `device` (auto, cpu or cuda) means on this machine.
-
-    Raises:
-        UserError: a GPU is asked for and cannot be used, or the precision needs one.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        try:
-            torch.zeros(1, device="cuda")
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--device=cuda, but this machine has no usable GPU ({reason})") from None
-    if precision == "tf32" and device != "cuda":
-        raise UserError("--precision=tf32 is a mode of NVIDIA GPUs: use fp32 or bf16 on a CPU")
-    return device
-
-
 IMAGES_AT_ONCE = {"cpu": 8, "cuda": 1 << 20}
 """Images of one forward pass: on a CPU more are no faster, and the progress would stand still for longer."""
-
-
-LOGGER = logging.getLogger("beam_zoo")
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory is short, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 class MemberModel(nn.Module):
@@ -73,10 +44,29 @@ class MemberModel(nn.Module):
         self.head: nn.Module | None = getattr(model, "head", None)
         self.view = View(member.view)
         self.task = view_task(member, run.plan).name
+        whose = f"member {member.name}"
         images = min(run.batch_size, IMAGES_AT_ONCE[run.device])
-        self.at_once = {"images": images, "galaxies": run.batch_size}
+        self._images = Pieces(images, whose, "images", "one image")
+        self._galaxies = Pieces(run.batch_size, whose, "galaxies", "the passes of one galaxy")
+        if run.plan.compile:
+            self._compile()
 
-    def encode(self, pixels: np.ndarray) -> torch.Tensor:
+    def _compile(self) -> None:
+        compiled: Any = torch.compile(self.encoder, dynamic=False)
+        self.encoder = compiled
+        blank = torch.zeros((1, *self.view.shape), dtype=torch.uint8)
+        try:
+            with torch.inference_mode():
+                self._images.work(1, lambda _: self._encode(blank))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"member {self.member.name}: torch cannot compile its encoder here ({one_line(error, 200)}): "
+                "install a C++ compiler, or leave --compile out"
+            ) from None
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Features of images, as many at a time as the device takes.
 
         Args:
@@ -85,7 +75,7 @@ class MemberModel(nn.Module):
         Returns:
             float32, shape (galaxy, view, feature), on the device.
         """
-        images = torch.from_numpy(pixels).flatten(0, 1)
+        images = used_here(pixels).flatten(0, 1)
 
         def encode(piece: slice) -> torch.Tensor:
             features = self._encode(images[piece])
@@ -94,52 +84,24 @@ class MemberModel(nn.Module):
             progress.add(self.run.progress, inferred=share)
             return features
 
-        return torch.cat(self._in_pieces("images", len(images), encode)).unflatten(0, pixels.shape[:2])
+        return self._images.work(len(images), encode).unflatten(0, pixels.shape[:2])
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        count = len(images)
+        if self.run.plan.compile and count < self._images.at_once:
+            # Blank images beside too few of them: for another number torch would compile anew.
+            blank = images.new_zeros((self._images.at_once - count, *images.shape[1:]))
+            images = torch.cat([images, blank])
         x = self.view.to_float(images.to(self.run.device, non_blocking=True))
         dtype = PRECISIONS[self.run.plan.precision]
         half = torch.autocast(self.run.device, dtype) if dtype is not None else contextlib.nullcontext()
         with half:
-            return self.encoder(x).float()
+            return self.encoder(x).float()[:count]
 
-    def predict(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> np.ndarray:
+    def predict(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
         """`samples` of as many galaxies at a time as the device takes: float32, shape (galaxy, pass, output)."""
-
-        def predict(piece: slice) -> torch.Tensor:
-            return self.samples(features[piece], galaxy_keys[piece]).cpu()
-
-        return torch.cat(self._in_pieces("galaxies", len(features), predict)).numpy()
-
-    def _in_pieces(self, what: str, count: int, work: Callable[[slice], torch.Tensor]) -> list[torch.Tensor]:
-        """Work on some at a time; where the device runs out of memory, on half as many from then on."""
-        done: list[torch.Tensor] = []
-        start = 0
-        while start < count:
-            size = self.at_once[what]
-            try:
-                done.append(work(slice(start, start + size)))
-                start += size
-                continue
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-            # Not in the handler: there the error still holds the tensors that did not fit.
-            self._halve(what)
-        return done
-
-    def _halve(self, what: str) -> None:
-        if self.at_once[what] == 1:
-            one = {"images": "one image", "galaxies": "the passes of one galaxy"}[what]
-            raise UserError(f"member {self.member.name}: {one} does not fit into the memory of the device")
-        self.at_once[what] //= 2
-        if self.run.device == "cuda":
-            torch.cuda.empty_cache()
-        LOGGER.warning(
-            "member %s: out of memory on the device; going on with %d %s at a time",
-            self.member.name,
-            self.at_once[what],
-            what,
+        return self._galaxies.work(
+            len(features), lambda some: self.samples(features[some], galaxy_keys[some])
         )
 
     def samples(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
@@ -231,15 +193,15 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
             out = self._outputs(batch, model)
         return [dataclasses.replace(batch, outputs={**batch.outputs, self._member.name: out})]
 
-    def _outputs(self, batch: Batch, model: MemberModel) -> np.ndarray:
+    def _outputs(self, batch: Batch, model: MemberModel) -> torch.Tensor:
         plan = self._run.plan
         if plan.command == "represent":
             if not len(batch):
-                return np.zeros((0, features_of(model)), np.float32)
+                return torch.zeros((0, features_of(model)))
             # Distinct views have distinct features; their mean is the representation.
-            return model.encode(batch.pixels[model.task]).mean(1).cpu().numpy()
+            return model.encode(batch.pixels[model.task]).mean(1)
         if not len(batch):
-            return np.zeros((0, plan.passes, len(plan.outputs)), np.float32)
+            return torch.zeros((0, plan.passes, len(plan.outputs)))
         features = model.encode(batch.pixels[model.task])
         return model.predict(features, batch.galaxy_keys)
 
@@ -259,21 +221,4 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
 
 def features_of(model: MemberModel) -> int:
     """Number of features of an encoder, asked of it with one blank image."""
-    blank = np.zeros((1, 1, *model.view.shape), np.uint8)
-    return int(model.encode(blank).shape[-1])
-
-
-def set_up_torch(run: Run) -> str:
-    """Make this process compute in the plan's precision; the device that it computes on, `cpu` or `cuda`.
-
-    Raises:
-        UserError: the device cannot be used.
-    """
-    device = usable_device(run.device, run.plan.precision)
-    tf32 = run.plan.precision == "tf32"
-    # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    return device
+    return int(model.encode(torch.zeros((1, 1, *model.view.shape), dtype=torch.uint8)).shape[-1])

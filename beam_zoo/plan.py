@@ -64,6 +64,9 @@ class Plan:
         versions: of the libraries that the run began with.
         interval: which 90% interval the tables have, see `beam_zoo.statistics.Tree`.
         table_rows_wanted: about how many rows a table part holds; kept, because the plan's files are cut so.
+        compile: whether encoders are compiled.
+        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.views.least_side`.
+        fast_views: whether views are made many at a time on the device, see `beam_zoo.fast_views`.
     """
 
     command: str
@@ -81,6 +84,9 @@ class Plan:
     versions: dict[str, str | None]
     interval: str = MEDIAN
     table_rows_wanted: int = dataclasses.field(default_factory=lambda: TABLE_ROWS)
+    compile: bool = False
+    fast_images: bool = False
+    fast_views: bool = False
 
     @property
     def kind(self) -> str:
@@ -137,6 +143,9 @@ class Plan:
             "passes": self.passes,
             "seed": self.seed,
             "precision": self.precision,
+            "compile": self.compile,
+            "fast_images": self.fast_images,
+            "fast_views": self.fast_views,
             # Representations are stored with their carried columns: there is no later table to put them in.
             "carry": list(self.carried) if self.command == "represent" else [],
             "carried values": self.carried_digest if self.command == "represent" else "",
@@ -147,7 +156,9 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings: parts of another fingerprint are not parts of this run."""
-        canonical = json.dumps({"format": FORMAT, **self.settings()}, sort_keys=True)
+        # What is off moves no number: plans from before there was such a setting keep their fingerprint.
+        settings = {name: value for name, value in self.settings().items() if value is not False}
+        canonical = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property

@@ -1,8 +1,13 @@
 """The few records that travel between the steps of the pipeline."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,20 +63,29 @@ class Batch:
         snippet: the snippet that they belong to.
         offsets: row within the snippet of every galaxy, shape (galaxy,).
         galaxy_keys: 64-bit key of every galaxy's id, uint64, shape (galaxy,); random draws start there.
-        pixels: per view task, uint8 of shape (galaxy, view, channel, height, width).
-        outputs: per member, float32 of shape (galaxy, pass, answer), or (galaxy, feature).
+        pixels: per view task, uint8 of shape (galaxy, view, channel, height, width), on the device.
+        outputs: per member, float32 of shape (galaxy, pass, answer), or (galaxy, feature): on the device, where they may
+            not be computed yet, until `on_host`.
         failures: the galaxies of this batch that are not among `offsets` any more.
     """
 
     snippet: Snippet
     offsets: np.ndarray
     galaxy_keys: np.ndarray
-    pixels: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
+    pixels: "dict[str, torch.Tensor]"
+    outputs: "Mapping[str, torch.Tensor | np.ndarray]"
     failures: list[Failure]
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def on_host(self) -> "Batch":
+        """The batch with its outputs as NumPy arrays; waits until they are computed."""
+        outputs = {
+            name: values if isinstance(values, np.ndarray) else values.cpu().numpy()
+            for name, values in self.outputs.items()
+        }
+        return dataclasses.replace(self, outputs=outputs)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -22,7 +24,8 @@ class Store(beam.DoFn):
     """Gathers the batches of a snippet; when it is whole, it becomes a part and goes on as a reference.
 
     Normally a runner fuses inference and this step, and all batches of a snippet come one after the other. What
-    is incomplete at the end of a bundle goes to the output `REMAINDERS`, as (snippet number, batch).
+    is incomplete at the end of a bundle goes to the output `REMAINDERS`, as (snippet number, batch). A part is written
+    while the next snippet is predicted, and its reference goes on once it is there.
 
     Args:
         run: the run.
@@ -31,27 +34,46 @@ class Store(beam.DoFn):
     def __init__(self, run: Run) -> None:
         self._run = run
 
+    def setup(self) -> None:
+        self._writer = ThreadPoolExecutor(1)
+
+    def teardown(self) -> None:
+        self._writer.shutdown()
+
     def start_bundle(self) -> None:
         self._waiting: dict[Snippet, list[Batch]] = {}
         self._galaxies: dict[Snippet, int] = {}
+        self._writing: deque[Future[PartRef | None]] = deque()
 
     def process(self, batch: Batch) -> Iterator[PartRef]:
         waiting = self._waiting.setdefault(batch.snippet, [])
-        waiting.append(finite_only(dataclasses.replace(batch, pixels={})))
+        waiting.append(dataclasses.replace(batch, pixels={}))
         here = self._galaxies.get(batch.snippet, 0) + len(batch) + len(batch.failures)
         self._galaxies[batch.snippet] = here
         if here == batch.snippet.size:
             del self._waiting[batch.snippet], self._galaxies[batch.snippet]
-            yield from store(self._run, batch.snippet, waiting)
+            # One part waits for its writer at most.
+            yield from self._written(1)
+            self._writing.append(self._writer.submit(store, self._run, batch.snippet, waiting))
 
     def finish_bundle(self) -> Iterator[Any]:
+        for ref in self._written(0):
+            yield _at_the_end(ref)
         for snippet, batches in self._waiting.items():
             for batch in batches:
-                value = WindowedValue(
-                    (snippet.number, batch), GlobalWindow().max_timestamp(), (GlobalWindow(),)
-                )
-                yield beam.pvalue.TaggedOutput(REMAINDERS, value)
+                yield beam.pvalue.TaggedOutput(REMAINDERS, _at_the_end((snippet.number, batch.on_host())))
         self._waiting = {}
+
+    def _written(self, at_most: int) -> Iterator[PartRef]:
+        """References of the parts that are there by now; waits until at most so many are not."""
+        while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
+            ref = self._writing.popleft().result()
+            if ref is not None:
+                yield ref
+
+
+def _at_the_end(value: Any) -> WindowedValue:
+    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
 
 class StoreGathered(beam.DoFn):
@@ -66,15 +88,18 @@ class StoreGathered(beam.DoFn):
 
     def process(self, gathered: tuple[int, Iterable[Batch]]) -> Iterator[PartRef]:
         batches = list(gathered[1])
-        yield from store(self._run, batches[0].snippet, batches)
+        ref = store(self._run, batches[0].snippet, batches)
+        if ref is not None:
+            yield ref
 
 
-def store(run: Run, snippet: Snippet, batches: list[Batch]) -> Iterator[PartRef]:
-    """Write a snippet's part and yield its reference (nothing, where a second try had no success at all)."""
-    ref = parts.write_parts(run.plan, run.output, snippet, batches)
+def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
+    """Write a snippet's part: its reference (none, where a second try had no success at all)."""
+    finite = [finite_only(batch.on_host()) for batch in batches]
+    ref = parts.write_parts(run.plan, run.output, snippet, finite)
     if ref is not None:
         LOGGER.info("snippet %d is stored", snippet.number)
-        yield ref
+    return ref
 
 
 def finite_only(batch: Batch) -> Batch:

@@ -5,6 +5,7 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 """
 
 import json
+import math
 import threading
 from typing import Any
 
@@ -157,3 +158,16 @@ def is_random(settings: dict[str, Any]) -> bool:
         or settings["posterize"]
         or settings["elastic_prob"] > 0
     )
+
+
+def least_side(settings: dict[str, Any]) -> int | None:
+    """The shorter side, in pixels, of an image that still has all the detail that a view keeps; None if it must stay whole.
+
+    A view that begins with an affine transform resizes the whole image, so that its own size does not matter. Others crop
+    a number of pixels.
+    """
+    affine = settings["random_affine"]
+    if not affine:
+        return None
+    zoom = max(1.0, *(affine.get("scale") or (1.0,)))
+    return math.ceil(zoom * np.max(settings["output_size"]))

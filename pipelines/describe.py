@@ -18,7 +18,7 @@ def describe(prepared: Prepared, options: Options) -> str:
     done = sum(number in prepared.stored for number in prepared.snippets)
     lines = [
         f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} {_snippets(plan)} of up to {plan.snippet_size:,}, "
-        f"on {prepared.run.device} in {plan.precision}",
+        f"on {prepared.run.device} in {plan.precision}{_faster(plan)}",
         f"snippets: {len(prepared.snippets) - done:,} to do, {done:,} already stored",
     ]
     lines += [f"member {member.name}: {_passes(member, plan)}" for member in plan.members]
@@ -29,6 +29,11 @@ def describe(prepared: Prepared, options: Options) -> str:
     if beam_options.runner_name(options.beam) == beam_options.DATAFLOW:
         lines += [f"Dataflow: {flag[2:]} ({options.origins[flag]})" for flag in options.beam]
     return "\n".join(lines)
+
+
+def _faster(plan: Plan) -> str:
+    words = {"compiled": plan.compile, "fast images": plan.fast_images, "fast views": plan.fast_views}
+    return "".join(f", {word}" for word, on in words.items() if on)
 
 
 def _snippets(plan: Plan) -> str:

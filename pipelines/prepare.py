@@ -11,9 +11,10 @@ from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, find, limited
 from beam_zoo.check_rows import Checker
+from beam_zoo.device import usable_device
 from beam_zoo.errors import UserError, near_path
+from beam_zoo.fast_views import FastView
 from beam_zoo.files import absolute, exists, is_remote, storage
-from beam_zoo.inference import usable_device
 from beam_zoo.plan import Plan
 from beam_zoo.plan_rows import CarriedDigest
 from beam_zoo.resolve import resolve
@@ -74,6 +75,8 @@ def prepare(command: str, options: Options) -> Prepared:
     resolved = [resolve(spec, previous.get(spec.name), output, represent=represent) for spec in specs]
     members = tuple(member for member, _ in resolved)
     _check_agreement(members, represent)
+    if options.fast_views:
+        _check_fast_views(members)
     if options.interval == MIXTURE and (represent or members[0].kind != "tree"):
         raise UserError("--interval mixture is for vote fractions: leave it out")
     catalogue = _find_catalogue(options, old)
@@ -145,6 +148,14 @@ def _check_agreement(members: tuple[member_files.Member, ...], represent: bool) 
             raise UserError(f"{both} have different {what}")
         if first.schema != other.schema:
             raise UserError(f"{both} have schemas with different dependencies")
+
+
+def _check_fast_views(members: tuple[member_files.Member, ...]) -> None:
+    for member in members:
+        try:
+            FastView(member.view)
+        except UserError as error:
+            raise UserError(f"member {member.name}: {error}") from None
 
 
 def _find_catalogue(options: Options, old: Plan | None) -> Catalogue | None:
@@ -237,6 +248,9 @@ def _plan(
         passes=options.passes,
         seed=options.seed,
         precision=options.precision,
+        compile=options.compile,
+        fast_images=options.fast_images,
+        fast_views=options.fast_views,
         carried=carried,
         carried_digest=digest,
         versions=versions() if old is None else old.versions,

@@ -1,0 +1,137 @@
+"""The device that encoders and views run on: what it is, what fits on it, and how images get there."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+
+import torch
+
+from beam_zoo.errors import UserError
+from beam_zoo.run import Run
+
+LOGGER = logging.getLogger("beam_zoo")
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+
+
+def usable_device(device: str, precision: str) -> str:
+    """`cpu` or `cuda`, whichever `device` (auto, cpu or cuda) means on this machine.
+
+    Raises:
+        UserError: a GPU is asked for and cannot be used, or the precision needs one.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        try:
+            torch.zeros(1, device="cuda")
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--device=cuda, but this machine has no usable GPU ({reason})") from None
+    if precision == "tf32" and device != "cuda":
+        raise UserError("--precision=tf32 is a mode of NVIDIA GPUs: use fp32 or bf16 on a CPU")
+    return device
+
+
+def set_up_torch(run: Run) -> str:
+    """Make this process compute in the plan's precision; the device that it computes on, `cpu` or `cuda`.
+
+    Raises:
+        UserError: the device cannot be used.
+    """
+    device = usable_device(run.device, run.plan.precision)
+    tf32 = run.plan.precision == "tf32"
+    # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    return device
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory is short, on a GPU or on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+class Pieces:
+    """Work on some items at a time; where the device runs out of memory, on half as many from then on.
+
+    Args:
+        at_once: how many to begin with.
+        whose: the member or view that needs the memory, for warnings and errors.
+        items: what they are, in the plural.
+        one: one of them.
+
+    Attributes:
+        at_once: how many are tried next.
+    """
+
+    def __init__(self, at_once: int, whose: str, items: str, one: str) -> None:
+        self.at_once, self._whose, self._items, self._one = at_once, whose, items, one
+
+    def work(self, count: int, work: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+        """The results of all pieces, joined.
+
+        Raises:
+            UserError: not even one item fits.
+        """
+        done: list[torch.Tensor] = []
+        start = 0
+        while start < count:
+            size = self.at_once
+            try:
+                done.append(work(slice(start, start + size)))
+                start += size
+                continue
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # Not in the handler: there the error still holds the tensors that did not fit.
+            self._halve()
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _halve(self) -> None:
+        if self.at_once == 1:
+            raise UserError(f"{self._whose}: {self._one} does not fit into the memory of the device")
+        self.at_once //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        LOGGER.warning(
+            "%s: out of memory on the device; going on with %d %s at a time",
+            self._whose,
+            self.at_once,
+            self._items,
+        )
+
+
+def host_buffer(shape: tuple[int, ...], device: str) -> torch.Tensor:
+    """Room for pixels, uint8: in memory from which a GPU copies while other work goes on."""
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=device == "cuda")
+
+
+class SideStream:
+    """Work of a thread of its own beside the forward pass: on a GPU a stream, on a CPU nothing special.
+
+    Args:
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._stream = torch.cuda.Stream() if device == "cuda" else None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """What is done inside is done, and may be used on any stream, when the context ends."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            yield
+        self._stream.synchronize()
+
+
+def used_here(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that was made on another stream: its memory is not given away before this stream has used it."""
+    if tensor.is_cuda:
+        tensor.record_stream(torch.cuda.current_stream())
+    return tensor

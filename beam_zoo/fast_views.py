@@ -1,0 +1,219 @@
+"""Views made many at a time, on the device: the mathematics of galaxy_datasets' transforms on PIL images, batched.
+
+The draws are galaxy_datasets' own, so that a view differs from the exact one by rounding alone: by a grey level in under
+one pixel of a hundred on a CPU, where torch resizes as Pillow does, and in a few on a GPU.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from beam_zoo.device import Pieces, host_buffer
+from beam_zoo.errors import UserError
+from beam_zoo.views import GLOBAL_GENERATOR, View
+
+GRID_IMAGES = {"cpu": 1, "cuda": 64}
+"""Images of one resampling: on a CPU one stays in the cache, on a GPU 64 of 424 px take half a gigabyte."""
+_JUST_BELOW = 1e-3
+"""Grey levels this close below a whole number count as that: Pillow truncates, in double precision."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """The random numbers of one view of one image.
+
+    Attributes:
+        matrix: from pixels of the output to pixels of the input, float64, shape (2, 3); None without an affine step.
+        flips: whether the image is flipped from left to right, and from top to bottom.
+        erased: first row, first column, height and width of boxes that are made black.
+    """
+
+    matrix: np.ndarray | None
+    flips: tuple[bool, bool]
+    erased: tuple[tuple[int, int, int, int], ...]
+
+
+class FastView(View):
+    """One view of galaxy_datasets, made of many images at once.
+
+    Args:
+        settings: of the view.
+        device: where views are made, `cpu` or `cuda`.
+
+    Raises:
+        UserError: the view has a step that is not made in batches.
+    """
+
+    def __init__(self, settings: dict[str, Any], device: str = "cpu") -> None:
+        super().__init__(settings)
+        self._device = device
+        self._pieces = Pieces(GRID_IMAGES[device], "--fast_views", "images", "one image")
+        self._affine: v2.RandomAffine | None = None
+        self._sizing: list[Any] = []
+        self._flips: list[Any] = []
+        self._erasing: list[Any] = []
+        for step in self._to_pixels.transforms:
+            if isinstance(step, v2.RandomAffine):
+                self._affine = step
+            elif isinstance(step, v2.Resize | v2.CenterCrop):
+                self._sizing.append(step)
+            elif isinstance(step, v2.RandomHorizontalFlip | v2.RandomVerticalFlip):
+                self._flips.append(step)
+            elif isinstance(step, v2.RandomErasing):
+                self._erasing.append(step)
+            elif not isinstance(step, v2.Grayscale | v2.PILToTensor):  # `raw` makes an image grey
+                raise UserError(
+                    f"--fast_views cannot make a view with {type(step).__name__}: leave --fast_views out"
+                )
+        self._grey = bool(settings["greyscale"])
+        if (method := settings["interpolation_method"]) != "bilinear":
+            raise UserError(
+                f"--fast_views cannot make a view with interpolation_method {method}: leave --fast_views out"
+            )
+        self._same = functools.cache(self._draw)
+
+    def raw(self, image: Image.Image) -> torch.Tensor:
+        """An image as `batch` takes it.
+
+        Args:
+            image: a PIL image of mode RGB.
+
+        Returns:
+            uint8, shape (channel, height, width).
+        """
+        pixels = np.array(image.convert("L") if self._grey else image)
+        return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+
+    def draw(self, height: int, width: int, key: int | None = None) -> Draw:
+        """The random numbers of a view, those that galaxy_datasets' own transform draws.
+
+        Args:
+            height, width: of the image.
+            key: where the draws start, as in `View.pixels`; None for a view without random draws.
+        """
+        if key is None:
+            return self._same(height, width, 0)
+        return self._draw(height, width, key)
+
+    def _draw(self, height: int, width: int, key: int) -> Draw:
+        with GLOBAL_GENERATOR:
+            torch.default_generator.manual_seed(key)
+            matrix = None
+            if self._affine is not None:
+                image = torch.empty((1, height, width), device="meta")
+                matrix = _inverse_matrix(height, width, **self._affine.make_params([image]))
+            flips = [bool(torch.rand(1) < step.p) for step in self._flips]
+            erased = []
+            output = torch.empty(self.shape, device="meta")
+            for step in self._erasing:
+                if torch.rand(1) < step.p:
+                    box = step.make_params([output])
+                    erased.append((box["i"], box["j"], box["h"], box["w"]))
+        return Draw(matrix, (flips[0], flips[1]), tuple(erased))
+
+    def batch(self, images: Sequence[torch.Tensor], draws: Sequence[Sequence[Draw]]) -> torch.Tensor:
+        """The views of many images.
+
+        Args:
+            images: uint8, each of shape (channel, height, width), of any sizes.
+            draws: of each image as many as it has views.
+
+        Returns:
+            uint8, shape (image, view, channel, height, width), on the device.
+        """
+        views = len(draws[0]) if draws else 1
+        out = torch.empty((len(images), views, *self.shape), dtype=torch.uint8, device=self._device)
+        by_size: dict[torch.Size, list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(index)
+        for size, same_size in by_size.items():
+
+            def make(some: slice, size: torch.Size = size, same_size: list[int] = same_size) -> torch.Tensor:
+                chosen = same_size[some]
+                stacked = host_buffer((len(chosen), *size), self._device)
+                torch.stack([images[index] for index in chosen], out=stacked)
+                x = stacked.to(self._device, non_blocking=True)
+                made = [self._geometry(x, [draws[index][view] for index in chosen]) for view in range(views)]
+                return torch.stack(made, 1)
+
+            out[torch.tensor(same_size, device=self._device)] = self._pieces.work(len(same_size), make)
+        return out
+
+    def _geometry(self, x: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
+        if self._affine is not None:
+            x = self._resample(x, np.stack([draw.matrix for draw in draws if draw.matrix is not None]))
+        for step in self._sizing:
+            x = step(x)
+        for axis, dimension in enumerate((-1, -2)):
+            flipped = torch.tensor([draw.flips[axis] for draw in draws], device=x.device)
+            if any(draw.flips[axis] for draw in draws):
+                x = torch.where(flipped[:, None, None, None], x.flip(dimension), x)
+        if any(draw.erased for draw in draws):
+            x = x.masked_fill(_erased([draw.erased for draw in draws], x), 0)
+        return x
+
+    def _resample(self, x: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
+        """Pillow's affine transform: bilinear, black outside, and whole numbers by truncation."""
+        height, width = x.shape[-2:]
+        if (matrices == matrices[0]).all():
+            grid, inside = _grid(matrices[0].tobytes(), height, width, str(x.device))
+            grid = grid.expand(len(x), -1, -1, -1)
+        else:
+            grid, inside = _grids(matrices, height, width, str(x.device))
+        found = torch.nn.functional.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+        return found.add_(_JUST_BELOW).mul_(inside[:, None]).to(torch.uint8)
+
+
+def _erased(boxes: list[tuple[tuple[int, int, int, int], ...]], x: torch.Tensor) -> torch.Tensor:
+    """Which pixels are in any of an image's boxes: bool, shape (image, 1, height, width)."""
+    most = max(map(len, boxes))
+    table = np.zeros((len(boxes), most, 4), np.int64)  # a box without height erases nothing
+    for own, some in zip(table, boxes, strict=True):
+        own[: len(some)] = np.array(some, np.int64).reshape(-1, 4)
+    row, column, height, width = torch.from_numpy(table).to(x.device)[..., None].unbind(2)
+    rows = torch.arange(x.shape[-2], device=x.device)
+    columns = torch.arange(x.shape[-1], device=x.device)
+    in_rows = ((rows >= row) & (rows < row + height)).float()
+    in_columns = ((columns >= column) & (columns < column + width)).float()
+    return (in_rows.mT @ in_columns > 0)[:, None]
+
+
+def _inverse_matrix(
+    height: int,
+    width: int,
+    angle: float,
+    translate: Sequence[float],
+    scale: float,
+    shear: Sequence[float],
+) -> np.ndarray:
+    """From output to input of rotation, shear (degrees), scale about the centre, and translation (pixels).
+
+    As torchvision's `affine` defines it: the output is T C R Sy Sx s C^-1 of the input.
+    """
+    a, x, y = np.radians([angle, shear[0], shear[1]])
+    rotation = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    shear_y, shear_x = np.array([[1, 0], [-np.tan(y), 1]]), np.array([[1, -np.tan(x)], [0, 1]])
+    inverse = np.linalg.inv(scale * rotation @ shear_y @ shear_x)
+    centre = np.array([width / 2, height / 2])
+    return np.column_stack([inverse, centre - inverse @ (centre + np.array(translate))])
+
+
+@functools.lru_cache(maxsize=8)
+def _grid(matrix: bytes, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The grid of one matrix, of which deterministic views have one for each size of image."""
+    return _grids(np.frombuffer(matrix).reshape(1, 2, 3), height, width, device)
+
+
+def _grids(matrices: np.ndarray, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What grid_sample takes, shape (image, height, width, 2), and which of its points are inside the image."""
+    whole = np.concatenate([matrices, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 3))], axis=1)
+    to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    theta = torch.from_numpy((to_unit @ whole @ np.linalg.inv(to_unit))[:, :2]).float().to(device)
+    grid = torch.nn.functional.affine_grid(theta, [len(matrices), 1, height, width], align_corners=False)
+    return grid, ((grid >= -1) & (grid < 1)).all(-1)

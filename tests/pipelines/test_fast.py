@@ -1,0 +1,124 @@
+"""`--compile`, `--fast_images` and `--fast_views`: the exact numbers within what each may move, and resume."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests import checkpoints, oracle
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """A member with a deterministic view, one with random views, and one that cuts pixels out."""
+    folder = tmp_path_factory.mktemp("members")
+    views = {
+        "still": {"base": "minimal", "output_size": 64},
+        "moving": {"base": "default", "output_size": 64},
+        "cutting": {"base": "fast", "output_size": 64},
+    }
+    found = {}
+    for seed, (name, view) in enumerate(views.items()):
+        path = checkpoints.tree(folder / f"{name}.ckpt", seed=seed)
+        found[name] = checkpoints.member(folder / f"{name}.yaml", path, view=view)
+    return found
+
+
+def fractions(result) -> np.ndarray:
+    return result.table("advanced").filter(like="_fraction").to_numpy()
+
+
+def test_fast_views(predict, few, members):
+    """Every sample within the rounding of a grey level, and the same however the work is cut."""
+    both = [members["still"], members["moving"]]
+    exact = predict(few, both, "--passes", 3)
+    fast = predict(few, both, "--passes", 3, "--fast_views")
+    assert fast.code == 0, fast.err
+    assert "fast views" in fast.err
+    difference = np.abs(fractions(exact) - fractions(fast))
+    assert 0 < difference.max() < 3e-3 and np.median(difference) < 2e-4
+    cut = predict(few, both, "--passes", 3, "--fast_views", "--batch_size", 5, "--snippet_size", 9)
+    oracle.assert_same_samples(cut.table("samples"), fast.table("samples"))
+
+
+def test_fast_images(predict, few, members, tmp_path):
+    """Only JPEGs of more pixels than the views look at are others; PNGs, and views that cut pixels out, are not."""
+    rows = pd.read_csv(few)
+    for number, location in enumerate(rows["file_loc"]):
+        large = Image.open(few.parent / location).resize((400, 320), Image.Resampling.BICUBIC)
+        large.save(tmp_path / f"{number}.{'png' if number % 2 else 'jpg'}", quality=95)
+    rows["file_loc"] = [f"{number}.{'png' if number % 2 else 'jpg'}" for number in range(len(rows))]
+    rows.to_csv(tmp_path / "large.csv", index=False)
+    exact = predict(tmp_path / "large.csv", members["still"], "--passes", 1)
+    fast = predict(tmp_path / "large.csv", members["still"], "--passes", 1, "--fast_images")
+    assert fast.code == 0, fast.err
+    difference = np.abs(fractions(exact) - fractions(fast)).max(1)
+    jpeg = rows["file_loc"].str.endswith(".jpg").to_numpy()
+    assert (difference[jpeg] > 0).all() and difference.max() < 0.1 and (difference[~jpeg] == 0).all()
+    # One view that needs every pixel keeps them all for everybody.
+    together = predict(
+        tmp_path / "large.csv", [members["still"], members["cutting"]], "--passes", 1, "--fast_images"
+    )
+    samples = together.table("samples")
+    oracle.assert_same_samples(samples[samples["member"] == "still"], exact.table("samples"))
+
+
+def test_fast_images_changes_nothing_in_small_ones(predict, few, members):
+    exact = predict(few, members["still"], "--passes", 1)
+    fast = predict(few, members["still"], "--passes", 1, "--fast_images")
+    assert (fractions(exact) == fractions(fast)).all()
+
+
+def test_compiled(predict, few, members):
+    """Within float noise of the same encoder not compiled; batches that are not full, too."""
+    both = [members["still"], members["moving"]]
+    exact = predict(few, both, "--passes", 2, "--batch_size", 10)
+    compiled = predict(few, both, "--passes", 2, "--batch_size", 10, "--compile")
+    assert compiled.code == 0, compiled.err
+    oracle.assert_same_samples(exact.table("samples"), compiled.table("samples"), 1e-3)
+
+
+def test_compiled_representations(represent, few, members):
+    exact = represent(few, members["still"])
+    compiled = represent(few, members["still"], "--compile")
+    assert compiled.code == 0, compiled.err
+    a, b = (np.stack(r.table("representations/still")["feature"].to_list()) for r in (exact, compiled))
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_nothing_to_compile_with(predict, few, members, monkeypatch, tmp_path):
+    import torch._dynamo
+    import torch._inductor.config
+    from torch._inductor import cpp_builder
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    cpp_builder.get_cpp_compiler.cache_clear() if hasattr(
+        cpp_builder.get_cpp_compiler, "cache_clear"
+    ) else None
+    torch._dynamo.reset()
+    result = predict(few, members["still"], "--passes", 1, "--compile")
+    assert result.code == 2
+    line = result.err.splitlines()[-1]
+    assert line.startswith("error: member still: torch cannot compile its encoder here (")
+    assert line.endswith("install a C++ compiler, or leave --compile out")
+
+
+@pytest.mark.parametrize("option", ["compile", "fast_images", "fast_views"])
+def test_an_output_holds_numbers_of_one_kind(predict, few, members, option):
+    done = predict(few, members["still"], "--passes", 1)
+    again = predict(few, members["still"], "--passes", 1, f"--{option}", output=done.output)
+    assert again.code == 2
+    assert f"{option} (False there, True now)" in again.err.splitlines()[-1]
+
+
+def test_a_view_that_is_not_made_in_batches(predict, few, tmp_path):
+    path = checkpoints.tree(tmp_path / "m.ckpt")
+    view = {"base": "fast", "output_size": 64, "rotation_prob": 1.0}
+    member = checkpoints.member(tmp_path / "turning.yaml", path, view=view)
+    result = predict(few, member, "--fast_views", "--dry_run")
+    assert result.code == 2
+    line = result.err.splitlines()[-1]
+    assert line == (
+        "error: member turning: --fast_views cannot make a view with RandomRotation: leave --fast_views out"
+    )
