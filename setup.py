@@ -24,6 +24,7 @@ setup(
         "pyyaml>=6",
         "safetensors>=0.5",
         "scipy>=1.14",
+        "threadpoolctl>=3.5",
         "timm>=1.0.15",
         "torch>=2.7",
         "torchvision>=0.22",

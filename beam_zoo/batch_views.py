@@ -1,6 +1,5 @@
 """The views of a batch's images: made one by one as the images come, or all at once on the device."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -63,8 +62,13 @@ class BatchViews(Protocol):
         """The views of these images, on the device: uint8, shape (galaxy, view, channel, height, width)."""
 
 
-class ExactViews:
-    """Views made by galaxy_datasets itself, one by one, in the thread that read the image.
+def _keys_of(keys: np.ndarray | None, index: int) -> list[int | None]:
+    """Where the draws of each view of an image start; None for the one view without random draws."""
+    return [None] if keys is None else [int(key) for key in keys[index]]
+
+
+class EarlyViews:
+    """Views made one by one, in the thread that read the image.
 
     Args:
         task: which views.
@@ -72,7 +76,6 @@ class ExactViews:
         images: how many images the batch has.
         keys: where the random draws of each image and pass start, uint64, shape (image, view), or None.
         device: where the pixels are needed.
-        undisturbed: held while a deterministic view is made.
     """
 
     def __init__(
@@ -82,20 +85,14 @@ class ExactViews:
         images: int,
         keys: np.ndarray | None,
         device: str,
-        undisturbed: contextlib.AbstractContextManager[Any],
     ) -> None:
         self.task, self._view, self._keys, self._device = task, view, keys, device
-        self._undisturbed = undisturbed
         self._buffer = host_buffer((images, task.views, *view.shape), device)
 
     def add(self, index: int, image: Image.Image) -> None:
         into = self._buffer[index].numpy()
-        if self._keys is None:
-            with self._undisturbed:
-                into[0] = self._view.pixels(image)
-            return
-        for number, key in enumerate(self._keys[index]):
-            into[number] = self._view.pixels(image, int(key))
+        for number, key in enumerate(_keys_of(self._keys, index)):
+            into[number] = self._view.pixels(image, key)
 
     def pixels(self, good: np.ndarray) -> torch.Tensor:
         all_good = len(good) == len(self._buffer)
@@ -119,7 +116,7 @@ class LateViews:
         self._draws: list[list[Draw]] = [[] for _ in range(images)]
 
     def add(self, index: int, image: Image.Image) -> None:
-        keys = [None] if self._keys is None else [int(key) for key in self._keys[index]]
+        keys = _keys_of(self._keys, index)
         self._draws[index] = [self._view.draw(image.height, image.width, key) for key in keys]
         self._images[index] = self._view.raw(image)
 

@@ -45,13 +45,14 @@ class FastView(View):
     Args:
         settings: of the view.
         device: where views are made, `cpu` or `cuda`.
+        alone: as of `View`.
 
     Raises:
         UserError: the view has a step that is not made in batches.
     """
 
-    def __init__(self, settings: dict[str, Any], device: str = "cpu") -> None:
-        super().__init__(settings)
+    def __init__(self, settings: dict[str, Any], device: str = "cpu", *, alone: bool = True) -> None:
+        super().__init__(settings, alone=alone)
         self._device = device
         self._pieces = Pieces(GRID_IMAGES[device], "--fast_views", "images", "one image")
         self._affine: v2.RandomAffine | None = None
@@ -77,6 +78,11 @@ class FastView(View):
                 f"--fast_views cannot make a view with interpolation_method {method}: leave --fast_views out"
             )
         self._same = functools.cache(self._draw)
+
+    def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
+        """The view of one image, as `View.pixels`."""
+        draw = self.draw(image.height, image.width, key)
+        return self._geometry(self.raw(image)[None].to(self._device), [draw])[0].cpu().numpy()
 
     def raw(self, image: Image.Image) -> torch.Tensor:
         """An image as `batch` takes it.
@@ -167,7 +173,10 @@ class FastView(View):
         else:
             grid, inside = _grids(matrices, height, width, str(x.device))
         found = torch.nn.functional.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
-        return found.add_(_JUST_BELOW).mul_(inside[:, None]).to(torch.uint8)
+        found.add_(_JUST_BELOW)
+        if inside is not None:
+            found.mul_(inside[:, None])
+        return found.to(torch.uint8)
 
 
 def _erased(boxes: list[tuple[tuple[int, int, int, int], ...]], x: torch.Tensor) -> torch.Tensor:
@@ -205,9 +214,10 @@ def _inverse_matrix(
 
 
 @functools.lru_cache(maxsize=8)
-def _grid(matrix: bytes, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _grid(matrix: bytes, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The grid of one matrix, of which deterministic views have one for each size of image."""
-    return _grids(np.frombuffer(matrix).reshape(1, 2, 3), height, width, device)
+    grid, inside = _grids(np.frombuffer(matrix).reshape(1, 2, 3), height, width, device)
+    return grid, None if inside.all() else inside
 
 
 def _grids(matrices: np.ndarray, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:

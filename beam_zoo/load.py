@@ -2,18 +2,18 @@
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
 from beam_zoo import parts, progress, randomness
-from beam_zoo.batch_views import BatchViews, ExactViews, LateViews, ViewTask, needed_side, view_task
-from beam_zoo.device import SideStream, usable_device
+from beam_zoo.batch_views import BatchViews, EarlyViews, LateViews, ViewTask, needed_side, view_task
+from beam_zoo.device import SideStream, one_thread, usable_device
 from beam_zoo.errors import one_line
 from beam_zoo.fast_views import FastView
 from beam_zoo.files import is_remote
@@ -23,14 +23,21 @@ from beam_zoo.quiet import quieten
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
 from beam_zoo.versions import check_source
-from beam_zoo.views import GLOBAL_GENERATOR, View
+from beam_zoo.views import View
 
 STORED = "stored"
-_BATCHES_AHEAD = 2
+TOGETHER = {"cpu": 4, "cuda": 1}
+"""Batches that are read before the first of them is predicted; twice as many more are on their way.
+
+On a CPU the encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
+"""
 
 
 class LoadImages(beam.DoFn):
-    """A snippet becomes batches of pixels; images of the next batches are read while one is predicted.
+    """A snippet becomes batches of pixels; what is far away is fetched while another batch is predicted.
+
+    On a GPU images are also decoded, and their pixels copied, while another batch is predicted. On a CPU the encoder has
+    all cores already: its threads wait for each other, so that a core lent to a decoder costs the time of all.
 
     A galaxy without a usable image leaves the pixels here and travels on as a failure in its batch. A snippet
     that another job has stored by now goes to the output `STORED`, unread.
@@ -46,26 +53,27 @@ class LoadImages(beam.DoFn):
         quieten()
         run, plan = self._run, self._run.plan
         check_source(run.source)
-        self._run = dataclasses.replace(run, device=usable_device(run.device, plan.precision))
-        tasks = [view_task(member, plan) for member in plan.members]
-        device = self._run.device
-        self._tasks = [
-            (task, FastView(task.settings, device) if plan.fast_views else View(task.settings))
-            for task in {task.name: task for task in tasks}.values()
+        device = usable_device(run.device, plan.precision)
+        self._run = dataclasses.replace(run, device=device)
+        tasks = list({task.name: task for task in (view_task(m, plan) for m in plan.members)}.values())
+        alone = all(task.member is None for task in tasks)
+        views = [
+            FastView(task.settings, device, alone=alone)
+            if plan.fast_views
+            else View(task.settings, alone=alone)
+            for task in tasks
         ]
-        # Deterministic views draw too: next to random ones they must not do so at the same time.
-        random = any(task.member is not None for task in tasks)
-        self._undisturbed = GLOBAL_GENERATOR if random else contextlib.nullcontext()
+        self._tasks = list(zip(tasks, views, strict=True))
         self._least_side = needed_side(tasks) if plan.fast_images else None
-        # Decoding and resizing release the GIL; more threads than cores only take them from the encoder.
-        self._pool = concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2))
-        # Waiting for an answer from afar needs no core.
+        # Waiting for an answer from afar needs no core; decoding and resizing release the GIL.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
+        cores = run.threads or os.cpu_count() or 2
+        self._decoding = concurrent.futures.ThreadPoolExecutor(max(2, cores), initializer=one_thread)
         self._moving = concurrent.futures.ThreadPoolExecutor(1)
-        self._side_stream = SideStream(self._run.device)
+        self._side_stream = SideStream(device)
 
     def teardown(self) -> None:
-        for pool in (self._pool, self._fetching, self._moving):
+        for pool in (self._fetching, self._decoding, self._moving):
             pool.shutdown()
 
     def process(self, snippet: Snippet) -> Iterator[Any]:
@@ -75,19 +83,22 @@ class LoadImages(beam.DoFn):
             yield beam.pvalue.TaggedOutput(STORED, PartRef(snippet.number, name))
             return
         ids, locations = run.plan.read_rows(run.output, snippet)
-        waiting: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
-        offsets = snippet.offsets
-        for start in range(0, len(offsets), run.batch_size):
-            chosen = offsets[start : start + run.batch_size]
-            waiting.append(self._start(snippet, chosen, ids, locations))
-            if len(waiting) > _BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        together = TOGETHER[run.device]
+        starts = iter(range(0, snippet.size, run.batch_size))
+        waiting: collections.deque[Callable[[], Batch]] = collections.deque()
+        while True:
+            for start in itertools.islice(starts, 2 * together + 1 - len(waiting)):
+                chosen = snippet.offsets[start : start + run.batch_size]
+                waiting.append(self._start(snippet, chosen, ids, locations))
+            if not waiting:
+                return
+            now = [waiting.popleft() for _ in range(min(together, len(waiting)))]
+            yield from [finish() for finish in now]
 
     def _start(
         self, snippet: Snippet, offsets: tuple[int, ...], ids: list[str], locations: Sequence[str | None]
-    ) -> concurrent.futures.Future[Batch]:
+    ) -> Callable[[], Batch]:
+        """Begin to read images; what is returned waits for their batch."""
         keys = randomness.galaxy_keys([ids[offset] for offset in offsets])
         wanted = [locations[offset] for offset in offsets]
         paths = [image_path(location, self._run.image_root) if location else None for location in wanted]
@@ -116,10 +127,8 @@ class LoadImages(beam.DoFn):
                 return Failure(offsets[index], "view", one_line(error), isinstance(error, MemoryError))
             return None
 
-        loading = [self._pool.submit(load, index) for index in range(len(offsets))]
-
-        def finish() -> Batch:
-            results = [future.result() for future in loading]
+        def finish(loading: Iterator[Failure | None]) -> Batch:
+            results = list(loading)
             failures = [failure for failure in results if failure is not None]
             good = np.array([index for index, failure in enumerate(results) if failure is None], np.int64)
             if failures:
@@ -128,15 +137,20 @@ class LoadImages(beam.DoFn):
                 pixels = {some.task.name: some.pixels(good) for some in views}
             return Batch(snippet, np.array(offsets, np.int64)[good], keys[good], pixels, {}, failures)
 
-        return self._moving.submit(finish)
+        def decode_all() -> Iterator[Failure | None]:
+            return self._decoding.map(load, range(len(offsets)))
 
-    def _views(self, task: ViewTask, view: View, keys: np.ndarray) -> "BatchViews":
+        if self._run.device == "cuda":
+            return self._moving.submit(finish, decode_all()).result
+        return lambda: finish(decode_all())
+
+    def _views(self, task: ViewTask, view: View, keys: np.ndarray) -> BatchViews:
         plan = self._run.plan
         draws = None
         if task.member is not None:
             draws = randomness.draw_keys(
                 keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
             )
-        if isinstance(view, FastView):
+        if isinstance(view, FastView) and self._run.device == "cuda":
             return LateViews(task, view, len(keys), draws)
-        return ExactViews(task, view, len(keys), draws, self._run.device, self._undisturbed)
+        return EarlyViews(task, view, len(keys), draws, self._run.device)

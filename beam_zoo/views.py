@@ -4,6 +4,7 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 (`View.to_float`), so that images travel as uint8, a quarter of the bytes, with the same numbers.
 """
 
+import contextlib
 import json
 import math
 import threading
@@ -82,12 +83,16 @@ def _check_size(size: Any) -> None:
 class View:
     """One view of galaxy_datasets.
 
+    Args:
+        settings: of the view.
+        alone: whether no other thread makes random views at the same time.
+
     Attributes:
         random: whether two draws may differ.
         shape: (channel, height, width) of its pixels.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], *, alone: bool = True) -> None:
         from galaxy_datasets import transforms
         from omegaconf import DictConfig
         from torchvision.transforms import v2
@@ -100,10 +105,12 @@ class View:
         self._to_pixels = v2.Compose(steps[:last])
         self._to_float = v2.Compose(steps[last:])
         self.random = is_random(settings)
+        # Deterministic views draw too: next to random ones they must not do so at the same time.
+        self._undisturbed = contextlib.nullcontext() if alone else GLOBAL_GENERATOR
         blank = Image.new("RGB", (424, 424))
         try:
             with GLOBAL_GENERATOR:
-                self.shape: tuple[int, int, int] = self.pixels(blank).shape
+                self.shape: tuple[int, int, int] = self._to_pixels(blank).numpy().shape
             self.to_float(torch.zeros((1, *self.shape), dtype=torch.uint8))
         except Exception as error:
             raise UserError(f"view: galaxy_datasets cannot use these settings: {one_line(error)}") from None
@@ -114,14 +121,14 @@ class View:
         Args:
             image: a PIL image of mode RGB.
             key: where the random draws start: the result is that of galaxy_datasets' own transform
-                after `torch.manual_seed(key)`. None for a view without random draws; hold
-                `GLOBAL_GENERATOR` around it if other threads make random ones.
+                after `torch.manual_seed(key)`. None for a view without random draws.
 
         Returns:
             uint8, shape (channel, height, width).
         """
         if key is None:
-            return self._to_pixels(image).numpy()
+            with self._undisturbed:
+                return self._to_pixels(image).numpy()
         with GLOBAL_GENERATOR:
             torch.default_generator.manual_seed(key)
             return self._to_pixels(image).numpy()

@@ -2,14 +2,14 @@
 
     python -m benchmarks.end_to_end
 
-2 members (convnext_nano) x 3 passes, minimal view of 224 px, 512 galaxies of 424 px; samples, tables and manifest. For every
-way of computing a process of its own predicts, in turn with the bare loop: the same models, without Beam, on pixels that are
-in memory already. The clock of the command starts when its models are loaded (and compiled) and ends with the manifest.
+2 members (convnext_nano) x 3 passes, minimal view of 224 px, 512 galaxies of 424 px; samples, tables and manifest. The bare
+loop has the same models, without Beam, and pixels that are in memory already; it runs before and after each run of the
+command, both in a process of their own. The clock of the command starts when its models are loaded (and compiled) and ends
+with the manifest.
 """
 
 import argparse
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -34,38 +34,36 @@ BATCH = 8
 """Images of one forward pass of the bare loop, as of the command's."""
 
 
-def bare_loop(folder: Path, words: list[str]) -> Any:
-    """A function that predicts a number of galaxies and returns the galaxies a second."""
+def bare_loop(folder: Path, words: list[str], galaxies: int) -> Iterator[float]:
+    """Galaxies a second of the models alone, again and again."""
     import torch
 
+    from beam_zoo.device import keep_freed_memory
     from tests import oracle
 
+    keep_freed_memory()  # as the command: without it the ratio would be of page faults
     models = workload.load_members(folder)
     view = oracle.view(**workload.VIEW)
     paths = oracle.paths_of(folder / "catalogue.csv")[:64]
     images = torch.stack([(255 * view(oracle.image(path))).round().to(torch.uint8) for path in paths])
-    half = "bf16" in words
     if "--compile" in words:
         for model in models:
             model.encoder = torch.compile(model.encoder, dynamic=False)
-
-    def rate(galaxies: int) -> float:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            for model in models:
-                workload.forward(model, images[:BATCH])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in words):
+        for model in models:
+            workload.forward(model, images[:BATCH])
+        while True:
             begin = time.perf_counter()
             for start in range(0, galaxies, BATCH):
                 some = images[torch.arange(start, start + BATCH) % len(images)]
                 for model in models:
                     workload.forward(model, some)
-            return galaxies / (time.perf_counter() - begin)
-
-    return rate
+            yield galaxies / (time.perf_counter() - begin)
 
 
 @contextlib.contextmanager
 def _loaded() -> Iterator[list[float]]:
-    """When the last model was loaded."""
+    """When models were loaded."""
     from beam_zoo.inference import MemberHandler
 
     moments: list[float] = []
@@ -80,30 +78,39 @@ def _loaded() -> Iterator[list[float]]:
         yield moments
 
 
-def command_rate(folder: Path, words: list[str], galaxies: int, output: Path) -> float:
+def command_rate(folder: Path, words: list[str], galaxies: int) -> float:
     """Galaxies a second of the command, from the last model's loading to the manifest."""
     from pipelines import predict
 
     models = [str(folder / f"{name}.yaml") for name in workload.MEMBERS]
-    given = ["--catalogue", str(folder / "catalogue.csv"), "--models", *models, "--output", str(output)]
-    given += ["--passes", str(workload.PASSES), "--limit", str(galaxies), *words]
+    given = ["--catalogue", str(folder / "catalogue.csv"), "--models", *models]
+    given += ["--output", str(folder / f"out-{time.time_ns()}"), "--passes", str(workload.PASSES)]
     with _loaded() as moments:
-        assert predict.main(given) == 0
+        assert predict.main([*given, "--limit", str(galaxies), *words]) == 0
         return galaxies / (time.perf_counter() - moments[-1])
 
 
-def measure(folder: Path, way: str, galaxies: int, times: int) -> None:
-    """In a process of its own: print pairs of (bare rate, command's rate) as JSON."""
-    words, _ = WAYS[way]
-    bare = bare_loop(folder, words)
-    key = "".join(c for c in way if c.isalnum())
-    command_rate(folder, words, 16, folder / f"{key}-warm")
-    pairs = []
-    for number in range(times):
-        before = bare(galaxies // 4)
-        found = command_rate(folder, words, galaxies, folder / f"{key}-{number}")
-        pairs.append(((before + bare(galaxies // 4)) / 2, found))
-    print(json.dumps(pairs))
+def pairs(folder: Path, way: str, galaxies: int, times: int) -> Iterator[tuple[float, float]]:
+    """(bare rate, command's rate), measured side by side."""
+    me = [sys.executable, "-m", "benchmarks.end_to_end", "--galaxies", str(galaxies), "--folder", str(folder)]
+    with subprocess.Popen(
+        [*me, "--bare", way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as bare:
+        assert bare.stdin is not None and bare.stdout is not None
+
+        def ask() -> float:
+            print("again", file=bare.stdin, flush=True)
+            return float(bare.stdout.readline())
+
+        ask()
+        for number in range(times + 1):
+            before = ask()
+            done = subprocess.run([*me, "--command", way], capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            if number:  # the first fills caches: of files, and of compiled code
+                yield (before + ask()) / 2, float(done.stdout.splitlines()[-1])
+        bare.stdin.close()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -112,11 +119,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--galaxies", type=int, default=512)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    for name in ("bare", "command", "folder"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.measure:
-        measure(options.folder, options.measure, options.galaxies, options.times)
+    if options.bare:
+        rates = bare_loop(Path(options.folder), WAYS[options.bare][0], options.galaxies // 4)
+        for _ in sys.stdin:
+            print(next(rates), flush=True)
+        return
+    if options.command:
+        print(command_rate(Path(options.folder), WAYS[options.command][0], options.galaxies))
         return
     print(workload.describe())
     print(f"{options.galaxies} galaxies, medians of {options.times}; galaxies/s")
@@ -126,15 +138,10 @@ def main(argv: list[str] | None = None) -> None:
         workload.write_catalogue(folder, options.galaxies)
         workload.write_members(folder)
         for way in options.ways:
-            words = [sys.executable, "-m", "benchmarks.end_to_end", "--measure", way, "--folder", name]
-            words += ["--galaxies", str(options.galaxies), "--times", str(options.times)]
-            done = subprocess.run(words, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            pairs = json.loads(done.stdout.splitlines()[-1])
-            ratios = sorted(command / bare for bare, command in pairs)
-            middle = len(pairs) // 2
-            bare, command = (sorted(values)[middle] for values in zip(*pairs, strict=True))
+            found = list(pairs(folder, way, options.galaxies, options.times))
+            ratios = sorted(command / bare for bare, command in found)
+            middle = len(found) // 2
+            bare, command = (sorted(values)[middle] for values in zip(*found, strict=True))
             spread = f"{ratios[0]:.2f}, {ratios[-1]:.2f}"
             print(
                 f"{way:22} {bare:6.1f} {command:8.1f} {ratios[middle]:6.2f} {spread:>14} {WAYS[way][1]:6.2f}",

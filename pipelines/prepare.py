@@ -11,7 +11,7 @@ from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, find, limited
 from beam_zoo.check_rows import Checker
-from beam_zoo.device import usable_device
+from beam_zoo.device import keep_freed_memory, one_thread, usable_device
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.fast_views import FastView
 from beam_zoo.files import absolute, exists, is_remote, storage
@@ -61,6 +61,8 @@ def prepare(command: str, options: Options) -> Prepared:
         if not options.values[name]:
             raise UserError(f"--{name} is missing (--help lists the options)")
     output = absolute(options.output)
+    one_thread()
+    keep_freed_memory()
     device, hints = _device(options)
     outputs.check(output, overwrite=options.overwrite)
     if _on_dataflow(options):

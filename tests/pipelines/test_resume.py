@@ -152,7 +152,7 @@ def test_failures_that_may_pass_are_tried_again(predict, trees, tmp_path, monkey
     from beam_zoo import load
 
     real = load.load_image
-    monkeypatch.setattr(load, "load_image", lambda path: read.append(path[-8:]) or real(path))
+    monkeypatch.setattr(load, "load_image", lambda path, side: read.append(path[-8:]) or real(path, side))
     second = predict(catalogue, trees, *options, output=first.output)
     assert sorted(read) == ["0003.jpg", "0007.jpg"]
     assert list(second.table("failures")["id_str"]) == ["gal 0005", "gal 0007"]
