@@ -225,5 +225,8 @@ def _grids(matrices: np.ndarray, height: int, width: int, device: str) -> tuple[
     whole = np.concatenate([matrices, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 3))], axis=1)
     to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
     theta = torch.from_numpy((to_unit @ whole @ np.linalg.inv(to_unit))[:, :2]).float().to(device)
-    grid = torch.nn.functional.affine_grid(theta, [len(matrices), 1, height, width], align_corners=False)
+    by_x, by_y, constant = theta[..., None, None].unbind(2)
+    x, y = (2 * (torch.arange(n, device=device) + 0.5) / n - 1 for n in (width, height))
+    # Not torch's affine_grid: its matrix product would have a team of threads even where torch must keep to one.
+    grid = (by_x * x + by_y * y[:, None] + constant).movedim(1, -1).contiguous()
     return grid, ((grid >= -1) & (grid < 1)).all(-1)
