@@ -26,18 +26,22 @@ from beam_zoo.versions import check_source
 from beam_zoo.views import View
 
 STORED = "stored"
-TOGETHER = {"cpu": 4, "cuda": 1}
-"""Batches that are read before the first of them is predicted; twice as many more are on their way.
+AHEAD = {"cpu": False, "cuda": True}
+"""Whether images are decoded, and views made, while another batch is predicted.
 
-On a CPU the encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
+On a CPU the encoder has all cores already, and its threads wait for each other: a core lent to a decoder costs the time of all.
+"""
+TOGETHER = 4
+"""Batches that are decoded one after the other where nothing is done ahead.
+
+The encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
 """
 
 
 class LoadImages(beam.DoFn):
     """A snippet becomes batches of pixels; what is far away is fetched while another batch is predicted.
 
-    On a GPU images are also decoded, and their pixels copied, while another batch is predicted. On a CPU the encoder has
-    all cores already: its threads wait for each other, so that a core lent to a decoder costs the time of all.
+    For a GPU images are also decoded, and their pixels copied, in the meantime.
 
     A galaxy without a usable image leaves the pixels here and travels on as a failure in its batch. A snippet
     that another job has stored by now goes to the output `STORED`, unread.
@@ -83,7 +87,7 @@ class LoadImages(beam.DoFn):
             yield beam.pvalue.TaggedOutput(STORED, PartRef(snippet.number, name))
             return
         ids, locations = run.plan.read_rows(run.output, snippet)
-        together = TOGETHER[run.device]
+        together = 1 if AHEAD[run.device] else TOGETHER
         starts = iter(range(0, snippet.size, run.batch_size))
         waiting: collections.deque[Callable[[], Batch]] = collections.deque()
         while True:
@@ -140,7 +144,7 @@ class LoadImages(beam.DoFn):
         def decode_all() -> Iterator[Failure | None]:
             return self._decoding.map(load, range(len(offsets)))
 
-        if self._run.device == "cuda":
+        if AHEAD[self._run.device]:
             return self._moving.submit(finish, decode_all()).result
         return lambda: finish(decode_all())
 
@@ -151,6 +155,6 @@ class LoadImages(beam.DoFn):
             draws = randomness.draw_keys(
                 keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
             )
-        if isinstance(view, FastView) and self._run.device == "cuda":
+        if isinstance(view, FastView) and AHEAD[self._run.device]:
             return LateViews(task, view, len(keys), draws)
         return EarlyViews(task, view, len(keys), draws, self._run.device)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from beam_zoo import load
 from tests import checkpoints, oracle
 
 
@@ -39,6 +40,24 @@ def test_fast_views(predict, few, members):
     assert 0 < difference.max() < 3e-3 and np.median(difference) < 2e-4
     cut = predict(few, both, "--passes", 3, "--fast_views", "--batch_size", 5, "--snippet_size", 9)
     oracle.assert_same_samples(cut.table("samples"), fast.table("samples"))
+
+
+@pytest.mark.parametrize("options", [[], ["--fast_views"]])
+def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, tmp_path):
+    """As for a GPU: decoded, made into views all at once and moved by other threads. The same numbers, and failures."""
+    rows = pd.read_csv(few)
+    rows["file_loc"] = [str(few.parent / location) for location in rows["file_loc"]]
+    rows.loc[[3, 20], "file_loc"] = ["missing.jpg", str(few)]
+    rows.to_csv(tmp_path / "some.csv", index=False)
+    both = [members["still"], members["moving"]]
+    given = ["--passes", 3, "--batch_size", 5, "--max_failure_fraction", 0.5, *options]
+    behind = predict(tmp_path / "some.csv", both, *given)
+    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    ahead = predict(tmp_path / "some.csv", both, *given)
+    assert ahead.code == 0, ahead.err
+    for name in ("samples", "friendly", "failures"):
+        pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
+    assert list(ahead.table("failures")["id_str"]) == ["gal 0003", "gal 0020"]
 
 
 def test_fast_images(predict, few, members, tmp_path):

@@ -1,0 +1,116 @@
+"""The whole command against the bare forward pass, on a GPU, and the CPU cores that it takes to feed it.
+
+    python -m benchmarks.gpu
+
+As benchmarks.end_to_end, with batches of 256, on JPEGs that were read once before. The bare loop has its pixels on the card;
+bf16, compiled. Cores are the processor time of the command, a galaxy, times the bare rate.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import workload
+from benchmarks.end_to_end import command_rate
+
+BATCH, ASKED = 256, 0.85
+WAYS = {
+    "bf16": ["--precision", "bf16"],
+    "bf16, fast": ["--precision", "bf16", "--fast_images", "--fast_views"],
+    "bf16 compiled": ["--precision", "bf16", "--compile"],
+    "bf16 compiled, fast": ["--precision", "bf16", "--compile", "--fast_images", "--fast_views"],
+}
+
+
+def bare_rate(folder: Path, galaxies: int, *, device: str = "cuda", batch: int = BATCH) -> float:
+    """Galaxies a second of the members alone, compiled, in bfloat16.
+
+    Args:
+        folder: of the members.
+        galaxies: how many to predict.
+        device: where the models are.
+        batch: images of one forward pass.
+    """
+    import torch
+
+    models = workload.load_members(folder, device)
+    for model in models:
+        model.encoder = torch.compile(model.encoder, dynamic=False)
+    size = workload.VIEW["output_size"]
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
+
+    def some(count: int) -> None:
+        for _ in range(0, count, batch):
+            found = [workload.forward(model, pixels) for model in models]
+        found[-1].cpu()  # waits for all that was asked for
+
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        some(3 * batch)
+        begin = time.perf_counter()
+        some(galaxies)
+        return -(-galaxies // batch) * batch / (time.perf_counter() - begin)
+
+
+def measure(folder: Path, way: str, galaxies: int) -> dict[str, float]:
+    """In a process of its own: the command's rate, and its processor time a galaxy."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    few = galaxies // 8
+    words = [*WAYS[way], "--device", "cuda", "--batch_size", str(BATCH)]
+    command_rate(folder, words, few)
+    between = resource.getrusage(resource.RUSAGE_SELF)
+    rate = command_rate(folder, words, galaxies)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = [r.ru_utime + r.ru_stime for r in (before, between, after)]
+    # The second run has the first's imports and compiled code; what it starts with anew cancels out in neither.
+    return {"rate": rate, "cpu": (seconds[2] - seconds[1]) / galaxies}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="The whole command against the bare forward pass, on a GPU.")
+    parser.add_argument("--galaxies", type=int, default=16_384)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    for name in ("way", "folder"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.folder:
+        folder = Path(options.folder)
+        if options.way:
+            print(json.dumps(measure(folder, options.way, options.galaxies)))
+        else:
+            print(json.dumps({"rate": bare_rate(folder, options.galaxies)}))
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("this machine has no GPU: nothing was measured")
+    print(workload.describe())
+    print(f"{'':22} {'bare':>8} {'command':>8} {'ratio':>6} {'asked':>6} {'cores':>6}")
+    with tempfile.TemporaryDirectory() as name:
+        workload.write_catalogue(Path(name), options.galaxies)
+        workload.write_members(Path(name))
+        me = [sys.executable, "-m", "benchmarks.gpu", "--folder", name, "--galaxies", str(options.galaxies)]
+
+        def run(*words: str) -> dict[str, float]:
+            done = subprocess.run([*me, *words], stdout=subprocess.PIPE, text=True, check=True)
+            return json.loads(done.stdout.splitlines()[-1])
+
+        run()
+        for way in options.ways:
+            found = [(run()["rate"], run("--way", way)) for _ in range(options.times)]
+            bare = statistics.median(rate for rate, _ in found)
+            command = statistics.median(ours["rate"] for _, ours in found)
+            ratio = statistics.median(ours["rate"] / rate for rate, ours in found)
+            cores = bare * statistics.median(ours["cpu"] for _, ours in found)
+            print(f"{way:22} {bare:8.0f} {command:8.0f} {ratio:6.2f} {ASKED:6.2f} {cores:6.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
