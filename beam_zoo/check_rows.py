@@ -89,7 +89,9 @@ class Checker:
             raise UserError(
                 f"column {ID!r} of {name} is missing or empty in {self._missing:,} of {self.rows:,} rows"
             )
-        hashes = np.sort(np.concatenate(self._hashes))
+        hashes = np.concatenate(self._hashes)
+        self._hashes.clear()
+        hashes.sort()
         suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if len(suspects):
             _refuse_duplicates(catalogue, limit, suspects)

@@ -3,7 +3,7 @@
 `python -m benchmarks.memory` makes outputs of random samples (2 members x 5 passes x 34 answers, no images), runs `finish`,
 `audit`, `export` and `aggregate` (of the output and a shuffled copy's passes) on each, and prints the largest resident set
 of each process. The limit is flat: no step may keep what grows with the catalogue, but for 8 bytes a galaxy of the audit's
-check of unique ids.
+check of unique ids. `--predict --rows 100000 --times 10` is of prediction itself, without models.
 """
 
 import argparse
@@ -69,7 +69,17 @@ def main(argv: list[str] | None = None) -> None:
         "--rows", type=int, default=33_000, help="galaxies of the small catalogue (default 33000)"
     )
     parser.add_argument("--times", type=int, default=4, help="how much larger the other is (default 4)")
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="predict instead, with members that have no model (one process)",
+    )
     options = parser.parse_args(argv)
+    if options.predict:
+        for rows in (options.rows, options.rows * options.times):
+            most = peak(["benchmarks.overhead", "--once", "--galaxies", str(rows)])
+            print(f"predict, {rows:,} galaxies: {most:.0f} MiB", flush=True)
+        return
     from tests import checkpoints
 
     found: dict[str, list[float]] = {}
