@@ -167,6 +167,8 @@ class Assembler:
     def _union(self, layouts: tuple[int, ...], ids: list[str], arrays: list[np.ndarray]) -> np.ndarray:
         """The samples of all layouts in their order, each once."""
         samples = self._layouts.samples
+        if len(layouts) == 1 and self._layouts.slots[layouts[0]] == self._layouts.present(layouts):
+            return arrays[0]  # in order already
         union = np.zeros((len(ids), len(samples), self._layouts.outputs), np.float32)
         source = np.full(len(samples), -1)
         for layout, values in zip(layouts, arrays, strict=True):

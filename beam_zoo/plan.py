@@ -153,7 +153,7 @@ class Plan:
             "order": [member.name for member in self.members],
         }
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the settings: parts of another fingerprint are not parts of this run."""
         # What is off moves no number: plans from before there was such a setting keep their fingerprint.
@@ -161,7 +161,7 @@ class Plan:
         canonical = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    @property
+    @functools.cached_property
     def tables_fingerprint(self) -> str:
         """SHA-256 of what the tables depend on: tables of another fingerprint are built anew."""
         carried = [list(self.carried), self.carried_digest]

@@ -24,7 +24,7 @@ from unittest import mock
 import numpy as np
 
 from beam_zoo.inference import MemberHandler
-from beam_zoo.load import LoadImages, _Loading
+from beam_zoo.load import LoadImages
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
 from beam_zoo.statistics import Tree
@@ -42,15 +42,16 @@ class NoImages(LoadImages):
     def setup(self) -> None:
         super().setup()
         self._tasks = []
-
-    def _start(self, snippet: Any, offsets: Any, ids: list[str], locations: Any) -> _Loading:
-        with mock.patch.object(self._pool, "submit", lambda *_: _Done()):
-            return super()._start(snippet, offsets, ids, locations)
+        self._decoding.shutdown()
+        self._decoding = _NothingToDecode()  # type: ignore[assignment]
 
 
-class _Done:
-    def result(self) -> None:
-        return None
+class _NothingToDecode:
+    def map(self, load: Any, images: Sequence[int]) -> Iterator[None]:
+        return iter([None] * len(images))
+
+    def shutdown(self) -> None:
+        pass
 
 
 class NoModel(MemberHandler):

@@ -1,6 +1,7 @@
 """Beam's local runner: in this process, or in several with --direct_running_mode=multi_processing."""
 
 import contextlib
+import gc
 import os
 import shlex
 import sys
@@ -44,6 +45,8 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         runner=FnApiRunner(default_environment=environment), options=PipelineOptions(flags)
     )
     build(pipeline)
+    # What is there before the pipeline stays: the collector need not look at it again for every few galaxies.
+    gc.freeze()
     with _deaths_of_workers() as deaths:
         try:
             pipeline.run().wait_until_finish()
