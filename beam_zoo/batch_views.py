@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -87,16 +88,24 @@ class EarlyViews:
         device: str,
     ) -> None:
         self.task, self._view, self._keys, self._device = task, view, keys, device
-        self._buffer = host_buffer((images, task.views, *view.shape), device)
+        self._images, self._lock = images, threading.Lock()
+        self._buffer: torch.Tensor | None = None
 
     def add(self, index: int, image: Image.Image) -> None:
+        with self._lock:
+            if self._buffer is None:  # not before: batches wait to be decoded
+                shape = (self._images, self.task.views, *self._view.shape)
+                self._buffer = host_buffer(shape, self._device)
         into = self._buffer[index].numpy()
         for number, key in enumerate(_keys_of(self._keys, index)):
             into[number] = self._view.pixels(image, key)
 
     def pixels(self, good: np.ndarray) -> torch.Tensor:
-        all_good = len(good) == len(self._buffer)
-        chosen = self._buffer if all_good else self._buffer[torch.from_numpy(good)]
+        if self._buffer is None:
+            return torch.empty(
+                (0, self.task.views, *self._view.shape), dtype=torch.uint8, device=self._device
+            )
+        chosen = self._buffer if len(good) == self._images else self._buffer[torch.from_numpy(good)]
         return chosen.to(self._device, non_blocking=True)
 
 

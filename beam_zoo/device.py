@@ -65,7 +65,8 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for parameter, value in _KEEP.items():
-            mallopt(parameter, value)
+            if not mallopt(parameter, value):  # an older glibc takes 32 MiB at most
+                mallopt(parameter, 1 << 25)
 
 
 def one_thread() -> None:

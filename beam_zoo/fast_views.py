@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from beam_zoo.device import Pieces, host_buffer
+from beam_zoo.device import Pieces, host_buffer, used_here
 from beam_zoo.errors import UserError
 from beam_zoo.views import GLOBAL_GENERATOR, View
 
@@ -169,7 +169,7 @@ class FastView(View):
         height, width = x.shape[-2:]
         if (matrices == matrices[0]).all():
             grid, inside = _grid(matrices[0].tobytes(), height, width, str(x.device))
-            grid = grid.expand(len(x), -1, -1, -1)
+            grid = used_here(grid).expand(len(x), -1, -1, -1)
         else:
             grid, inside = _grids(matrices, height, width, str(x.device))
         found = torch.nn.functional.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)

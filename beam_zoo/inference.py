@@ -56,7 +56,8 @@ class MemberModel(nn.Module):
         self.encoder = compiled
         blank = torch.zeros((1, *self.view.shape), dtype=torch.uint8)
         try:
-            with torch.inference_mode():
+            # The compiler puts torch's global generator back to where it was.
+            with torch.inference_mode(), GLOBAL_GENERATOR:
                 self._images.work(1, lambda _: self._encode(blank))
         except UserError:
             raise

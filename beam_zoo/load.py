@@ -13,7 +13,7 @@ import numpy as np
 
 from beam_zoo import parts, progress, randomness
 from beam_zoo.batch_views import BatchViews, EarlyViews, LateViews, ViewTask, needed_side, view_task
-from beam_zoo.device import SideStream, one_thread, usable_device
+from beam_zoo.device import SideStream, one_thread, out_of_memory, usable_device
 from beam_zoo.errors import one_line
 from beam_zoo.fast_views import FastView
 from beam_zoo.files import is_remote
@@ -78,7 +78,7 @@ class LoadImages(beam.DoFn):
 
     def teardown(self) -> None:
         for pool in (self._fetching, self._decoding, self._moving):
-            pool.shutdown()
+            pool.shutdown(cancel_futures=True)
 
     def process(self, snippet: Snippet) -> Iterator[Any]:
         run = self._run
@@ -97,7 +97,9 @@ class LoadImages(beam.DoFn):
             if not waiting:
                 return
             now = [waiting.popleft() for _ in range(min(together, len(waiting)))]
-            yield from [finish() for finish in now]
+            ready = collections.deque(finish() for finish in now)
+            while ready:
+                yield ready.popleft()
 
     def _start(
         self, snippet: Snippet, offsets: tuple[int, ...], ids: list[str], locations: Sequence[str | None]
@@ -128,7 +130,10 @@ class LoadImages(beam.DoFn):
                 for some in views:
                     some.add(index, image)
             except Exception as error:
-                return Failure(offsets[index], "view", one_line(error), isinstance(error, MemoryError))
+                short = isinstance(error, RuntimeError) and out_of_memory(error)
+                return Failure(
+                    offsets[index], "view", one_line(error), short or isinstance(error, MemoryError)
+                )
             return None
 
         def finish(loading: Iterator[Failure | None]) -> Batch:

@@ -4,7 +4,9 @@ Each takes a catalogue (`id_str`, `file_loc`), the checkpoints of ZoobotTree mod
 zoobot's own friendly and advanced tables.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ def zoobot(catalogue: pd.DataFrame, checkpoints: list[str], passes: int, output:
     by_model = []
     for checkpoint in checkpoints:
         model = _load(checkpoint)
+        # zoobot 2.9's own data module hands a mapping to predict_step, and ZoobotTree's takes the images themselves.
+        model.predict_step = functools.partial(_predict_step, model.predict_step)
         by_pass = [
             predict_on_catalog.predict(
                 catalogue,
@@ -57,6 +61,10 @@ def zoobot(catalogue: pd.DataFrame, checkpoints: list[str], passes: int, output:
         ]
         by_model.append(np.stack(by_pass, -1))
     _tables(output, catalogue, np.stack(by_model, 2), model.schema)
+
+
+def _predict_step(step: Callable[..., Any], batch: dict[str, Any], *rest: Any) -> Any:
+    return step(batch["image"], *rest)
 
 
 class Images:

@@ -62,8 +62,9 @@ def prepare(command: str, options: Options) -> Prepared:
             raise UserError(f"--{name} is missing (--help lists the options)")
     output = absolute(options.output)
     one_thread()
-    keep_freed_memory()
     device, hints = _device(options)
+    if device == "cpu":
+        keep_freed_memory()
     outputs.check(output, overwrite=options.overwrite)
     if _on_dataflow(options):
         image.check(options.beam, gpu=device == "cuda")

@@ -45,7 +45,9 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         runner=FnApiRunner(default_environment=environment), options=PipelineOptions(flags)
     )
     build(pipeline)
-    # What is there before the pipeline stays: the collector need not look at it again for every few galaxies.
+    # What is there before the pipeline stays: the collector need not look at it again for every few galaxies. What an
+    # earlier pipeline left goes first: it would stay too.
+    gc.collect()
     gc.freeze()
     with _deaths_of_workers() as deaths:
         try:
@@ -54,6 +56,8 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             if deaths and known_error(error) is None:
                 raise RunFailed(f"{deaths[0]}: the same command goes on with what is left to do") from error
             raise
+        finally:
+            gc.unfreeze()
 
 
 @contextlib.contextmanager
