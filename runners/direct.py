@@ -1,6 +1,7 @@
 """Beam's local runner: in this process, or in several with --direct_running_mode=multi_processing."""
 
 import contextlib
+import functools
 import gc
 import os
 import shlex
@@ -32,6 +33,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+    _leave_modules_alone()
     environment = None
     if processes(flags) > 1:
         # Workers inherit this; with all cores each, several processes are slower than one.
@@ -45,10 +47,6 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         runner=FnApiRunner(default_environment=environment), options=PipelineOptions(flags)
     )
     build(pipeline)
-    # What is there before the pipeline stays: the collector need not look at it again for every few galaxies. What an
-    # earlier pipeline left goes first: it would stay too.
-    gc.collect()
-    gc.freeze()
     with _deaths_of_workers() as deaths:
         try:
             pipeline.run().wait_until_finish()
@@ -56,8 +54,15 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             if deaths and known_error(error) is None:
                 raise RunFailed(f"{deaths[0]}: the same command goes on with what is left to do") from error
             raise
-        finally:
-            gc.unfreeze()
+
+
+@functools.cache
+def _leave_modules_alone() -> None:
+    """What was imported stays: the collector need not look at it again for every few galaxies.
+
+    Once a process: what a pipeline leaves behind must not stay with it.
+    """
+    gc.freeze()
 
 
 @contextlib.contextmanager
