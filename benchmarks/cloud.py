@@ -9,16 +9,12 @@ shuffles; and prints the price formula with the prices given. `--rate R` puts in
 
 import argparse
 import dataclasses
-import os
-import platform
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
-import torch
+from benchmarks import workload
 
-MEMBERS, PASSES, ARCHITECTURE = ("a", "b"), 3, "convnext_nano"
 FEW, MORE = 32, 128
 
 
@@ -38,19 +34,14 @@ class Shuffled:
 def rate(work: Path) -> float:
     """Galaxies a second, images to tables, of one worker on this machine; the median of 5 pairs of runs."""
     from pipelines import predict
-    from tests import checkpoints, galaxies
 
-    catalogue = galaxies.best(work / "sky", MORE)
-    models = []
-    for seed, name in enumerate(MEMBERS):
-        path = checkpoints.tree(work / f"{name}.ckpt", seed=seed, architecture_name=ARCHITECTURE)
-        view = {"base": "minimal", "output_size": 224}
-        models.append(str(checkpoints.member(work / f"{name}.yaml", path, view=view)))
+    workload.write_catalogue(work, MORE)
+    workload.write_members(work)
 
     def seconds(count: int, output: Path) -> float:
-        words = ["--catalogue", str(catalogue), "--models", *models, "--output", str(output)]
+        given = ["--passes", str(workload.PASSES), "--limit", str(count)]
         begin = time.perf_counter()
-        assert predict.main([*words, "--passes", str(PASSES), "--limit", str(count)]) == 0
+        assert predict.main(workload.predict_words(work, output, *given)) == 0
         return time.perf_counter() - begin
 
     seconds(8, work / "warm")
@@ -103,13 +94,10 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = rate(Path(folder))
         sizes = shuffled(Path(folder) / f"0-{MORE}")
-    names = ("apache-beam", "torch", "timm")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    print(workload.describe())
     print(
-        f"python {platform.python_version()}, {versions}; {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    )
-    print(
-        f"{len(MEMBERS)} x {ARCHITECTURE}, {PASSES} passes, fp32, cpu: {found:.1f} galaxies/s = {3600 * found:,.0f} an hour"
+        f"{len(workload.MEMBERS)} x {workload.ARCHITECTURE}, {workload.PASSES} passes, fp32, cpu: "
+        f"{found:.1f} galaxies/s = {3600 * found:,.0f} an hour"
     )
     print(f"shuffle, bytes a galaxy: {sizes.samples:.0f} samples + {sizes.tables:.0f} tables")
     speed = options.rate or found

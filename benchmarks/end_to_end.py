@@ -82,11 +82,10 @@ def command_rate(folder: Path, words: list[str], galaxies: int) -> float:
     """Galaxies a second of the command, from the last model's loading to the manifest."""
     from pipelines import predict
 
-    models = [str(folder / f"{name}.yaml") for name in workload.MEMBERS]
-    given = ["--catalogue", str(folder / "catalogue.csv"), "--models", *models]
-    given += ["--output", str(folder / f"out-{time.time_ns()}"), "--passes", str(workload.PASSES)]
+    given = ["--passes", str(workload.PASSES), "--limit", str(galaxies), *words]
+    output = folder / f"out-{time.time_ns()}"
     with _loaded() as moments:
-        assert predict.main([*given, "--limit", str(galaxies), *words]) == 0
+        assert predict.main(workload.predict_words(folder, output, *given)) == 0
         return galaxies / (time.perf_counter() - moments[-1])
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks import workload
@@ -126,12 +125,6 @@ WAYS: dict[str, Callable[[Any], Way]] = {
 }
 
 
-def fractions(model: Any, features: torch.Tensor, questions: list[slice]) -> np.ndarray:
-    """Vote fractions, shape (galaxy, answer)."""
-    votes = model.head[1](features).double().numpy()
-    return np.concatenate([votes[:, q] / votes[:, q].sum(1, keepdims=True) for q in questions], axis=1)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="What else a CPU offers for the forward pass.")
@@ -152,8 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         view = oracle.view(**workload.VIEW)
         images = torch.stack([view(oracle.image(path)) for path in oracle.paths_of(catalogue)])
         first = workload.load_members(folder)[0]
-        questions = [slice(q.start_index, q.end_index + 1) for q in first.schema.questions]
-        exact = fractions(first, first.encoder(images), questions)
+        exact = workload.fractions(first, first.encoder(images))
         built: dict[str, tuple[Any, Way]] = {}
         for way in options.ways:
             model = workload.load_members(folder)[0]
@@ -164,8 +156,7 @@ def main(argv: list[str] | None = None) -> None:
                 changes[way] = f"not run: {type(error).__name__}: {str(error).splitlines()[0][:90]}"
                 built.pop(way, None)
                 continue
-            change = np.abs(fractions(model, found, questions) - exact)
-            changes[way] = f"{np.median(change):.1e}  {np.quantile(change, 0.99):.1e}  {change.max():.1e}"
+            changes[way] = workload.change(workload.fractions(model, found), exact)
         for _ in range(options.times):
             for way, (_, run) in built.items():
                 begin = time.perf_counter()

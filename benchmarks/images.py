@@ -85,14 +85,8 @@ def milliseconds(work: Callable[[Any], Any], items: list[Any], times: int) -> fl
 def fractions(models: list[Any], pixels: list[np.ndarray]) -> np.ndarray:
     """Vote fractions of all models, shape (galaxy, answers of all models)."""
     x = torch.from_numpy(np.stack(pixels)).float() / 255
-    found = []
-    for model in models:
-        features = torch.cat([model.encoder(some) for some in x.split(8)])
-        votes = model.head[1](features).double().numpy()
-        for question in model.schema.questions:
-            some = votes[:, question.start_index : question.end_index + 1]
-            found.append(some / some.sum(1, keepdims=True))
-    return np.concatenate(found, axis=1)
+    features = [torch.cat([model.encoder(some) for some in x.split(8)]) for model in models]
+    return np.concatenate([workload.fractions(*each) for each in zip(models, features, strict=True)], axis=1)
 
 
 def table(title: str, models: list[Any], view: dict[str, Any], files: list[bytes], times: int) -> None:
@@ -117,8 +111,7 @@ def table(title: str, models: list[Any], view: dict[str, Any], files: list[bytes
             with torch.inference_mode():
                 found = fractions(models, [make.pixels(image) for image in images])
             exact = found if exact is None else exact
-            change = np.abs(found - exact)
-            moved = f"{np.median(change):.1e}  {np.quantile(change, 0.99):.1e}  {change.max():.1e}"
+            moved = workload.change(found, exact)
             print(f"{name + ', ' + kind:46} {read:7.2f} {seen:6.2f} {read + seen:6.2f}  {moved}", flush=True)
 
 

@@ -7,18 +7,16 @@ check of unique ids. `--predict --rows 100000 --times 10` is of prediction itsel
 """
 
 import argparse
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks import workload
 from benchmarks.planned import write_plan
 
 MEMBERS, PASSES = ("a", "b"), 5
@@ -76,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     if options.predict:
+        print(workload.describe())
         for rows in (options.rows, options.rows * options.times):
             most = peak(["benchmarks.overhead", "--once", "--galaxies", str(rows)])
             print(f"predict, {rows:,} galaxies: {most:.0f} MiB", flush=True)
@@ -99,9 +98,7 @@ def main(argv: list[str] | None = None) -> None:
             }
             for name, command in commands.items():
                 found.setdefault(name, []).append(peak(command))
-    print(
-        f"python {platform.python_version()}, beam {metadata.version('apache-beam')}, {os.cpu_count()} cores"
-    )
+    print(workload.describe())
     table = pd.DataFrame(found, index=[f"{rows:,} galaxies" for rows in sizes]).T
     table["ratio"] = table.iloc[:, 1] / table.iloc[:, 0]
     print("peak memory of a process, MiB")

@@ -10,13 +10,10 @@ galaxies costs (set-up); the statistics' own arithmetic is measured alone and ta
 import argparse
 import cProfile
 import dataclasses
-import os
-import platform
 import pstats
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +25,7 @@ from beam_zoo.load import LoadImages
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
 from beam_zoo.statistics import Tree
+from benchmarks import workload
 from benchmarks.planned import write_plan
 
 MEMBERS, PASSES, BATCH = ("a", "b", "c"), 5, 256
@@ -140,11 +138,7 @@ def main(argv: list[str] | None = None) -> None:
             run = plan_of(work, options.galaxies)
             profile.runcall(lambda: list(seconds(run)))
             pstats.Stats(profile).sort_stats("tottime").print_stats(options.profile)
-    names = ("apache-beam", "numpy", "pyarrow")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    print(
-        f"python {platform.python_version()}, {versions}; {os.cpu_count()} cores; {options.galaxies:,} galaxies"
-    )
+    print(f"{workload.describe()}; {options.galaxies:,} galaxies")
     print("us a galaxy: samples, tables without arithmetic, arithmetic, overhead")
     for row in found:
         print("  ".join(f"{value:6.1f}" for value in row))

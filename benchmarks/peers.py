@@ -30,22 +30,14 @@ PEERS = {"zoobot": "zoobot", "torch DataLoader": "loader", "Ray Data": "ray"}
 
 def command(way: str, folder: Path, rows: int, passes: int, output: Path, dropout: bool) -> list[str]:
     """The command line of a way."""
-    catalogue, kind = str(folder / "catalogue.csv"), "" if dropout else "still-"
-    members = [folder / f"{kind}{name}" for name in workload.MEMBERS]
+    kind = "" if dropout else "still-"
     if way in PEERS:
-        checkpoints = [f"{member}.ckpt" for member in members]
-        return [
-            "benchmarks.peer_programs",
-            PEERS[way],
-            catalogue,
-            str(rows),
-            str(passes),
-            str(output),
-            *checkpoints,
-        ]
-    models = [f"{member}.yaml" for member in members]
-    words = ["pipelines.predict", "--catalogue", catalogue, "--models", *models, "--output", str(output)]
-    return [*words, "--limit", str(rows), "--passes", str(passes), *OURS[way]]
+        checkpoints = [str(folder / f"{kind}{name}.ckpt") for name in workload.MEMBERS]
+        catalogue = str(folder / "catalogue.csv")
+        given = [PEERS[way], catalogue, str(rows), str(passes), str(output), *checkpoints]
+        return ["benchmarks.peer_programs", *given]
+    words = ["--limit", str(rows), "--passes", str(passes), *OURS[way]]
+    return ["pipelines.predict", *workload.predict_words(folder, output, *words, prefix=kind)]
 
 
 def run(words: list[str]) -> tuple[float, float]:

@@ -33,10 +33,8 @@ def first_image(folder: Path) -> None:
         moments.append(time.time())
         return found
 
-    models = [str(folder / f"{name}.yaml") for name in workload.MEMBERS]
-    words = ["--catalogue", str(folder / "catalogue.csv"), "--models", *models]
     with mock.patch.object(MemberModel, "_encode", noted):
-        assert predict.main([*words, "--output", str(folder / f"out-{time.time_ns()}")]) == 0
+        assert predict.main(workload.predict_words(folder, folder / f"out-{time.time_ns()}")) == 0
     print(moments[0])
 
 

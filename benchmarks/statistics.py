@@ -9,11 +9,9 @@ own interval (`--interval mixture`) is held against zoobot's medians alone.
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import pandas as pd
 
 from beam_zoo.quantiles import BetaQuantiles
 from beam_zoo.statistics import INTERVAL, MIXTURE, Tree
+from benchmarks import workload
 
 ENSEMBLES = [
     ("decals_dr8_ortho_schema", 2, 3),
@@ -105,8 +104,7 @@ def main(argv: list[str] | None = None) -> None:
             "ours, mixture": median["mixture"],
             "mixture / medians": median["mixture"] / median["medians"],
         }
-    versions = ", ".join(f"{each} {metadata.version(each)}" for each in ("numpy", "scipy", "zoobot"))
-    print(f"python {platform.python_version()}, {versions}; {options.galaxies:,} galaxies")
+    print(f"{workload.describe()}; {options.galaxies:,} galaxies")
     print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3g}"))
 
 

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -80,11 +81,38 @@ def forward(model: Any, pixels: "torch.Tensor", passes: int = PASSES) -> "torch.
         return torch.stack([model.head(features) for _ in range(passes)], 1)
 
 
+def predict_words(folder: Path, output: Path, *words: str, prefix: str = "") -> list[str]:
+    """The arguments of `pipelines.predict` for a folder's catalogue and members, whose names may have a prefix there."""
+    models = [str(folder / f"{prefix}{name}.yaml") for name in MEMBERS]
+    return [
+        "--catalogue",
+        str(folder / "catalogue.csv"),
+        "--models",
+        *models,
+        "--output",
+        str(output),
+        *words,
+    ]
+
+
+def fractions(model: Any, features: "torch.Tensor") -> np.ndarray:
+    """Vote fractions of a ZoobotTree without dropout, of an encoder's features: shape (galaxy, answer)."""
+    votes = model.head[1](features).double().numpy()
+    questions = [slice(q.start_index, q.end_index + 1) for q in model.schema.questions]
+    return np.concatenate([votes[:, q] / votes[:, q].sum(1, keepdims=True) for q in questions], axis=1)
+
+
+def change(found: np.ndarray, exact: np.ndarray) -> str:
+    """How far numbers are from others: median, 99th percentile and largest."""
+    moved = np.abs(found - exact)
+    return f"{np.median(moved):.1e}  {np.quantile(moved, 0.99):.1e}  {moved.max():.1e}"
+
+
 def describe() -> str:
     """Versions, device and commit."""
     import torch
 
-    names = ("apache-beam", "torch", "timm", "zoobot", "numpy", "pyarrow", "pillow")
+    names = ("apache-beam", "torch", "timm", "zoobot", "numpy", "scipy", "pyarrow", "pillow")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
