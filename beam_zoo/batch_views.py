@@ -1,11 +1,12 @@
 """The views of a batch's images: made one by one as the images come, or all at once on the device."""
 
+import abc
 import dataclasses
 import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,44 +52,44 @@ def needed_side(tasks: Sequence[ViewTask]) -> int | None:
     return max(known) if len(known) == len(sides) else None
 
 
-class BatchViews(Protocol):
-    """The views of one task of a batch's images."""
-
-    task: ViewTask
-
-    def add(self, index: int, image: Image.Image) -> None:
-        """Take an image, in any thread and any order."""
-
-    def pixels(self, good: np.ndarray) -> torch.Tensor:
-        """The views of these images, on the device: uint8, shape (galaxy, view, channel, height, width)."""
-
-
-def _keys_of(keys: np.ndarray | None, index: int) -> list[int | None]:
-    """Where the draws of each view of an image start; None for the one view without random draws."""
-    return [None] if keys is None else [int(key) for key in keys[index]]
-
-
-class EarlyViews:
-    """Views made one by one, in the thread that read the image.
+class BatchViews(abc.ABC):
+    """The views of one task of a batch's images.
 
     Args:
         task: which views.
-        view: the view.
         images: how many images the batch has.
         keys: where the random draws of each image and pass start, uint64, shape (image, view), or None.
-        device: where the pixels are needed.
     """
 
-    def __init__(
-        self,
-        task: ViewTask,
-        view: View,
-        images: int,
-        keys: np.ndarray | None,
-        device: str,
-    ) -> None:
-        self.task, self._view, self._keys, self._device = task, view, keys, device
-        self._images, self._lock = images, threading.Lock()
+    def __init__(self, task: ViewTask, images: int, keys: np.ndarray | None) -> None:
+        self.task, self._images, self._keys = task, images, keys
+
+    @abc.abstractmethod
+    def add(self, index: int, image: Image.Image) -> None:
+        """Take an image, in any thread and any order."""
+
+    @abc.abstractmethod
+    def pixels(self, good: np.ndarray) -> torch.Tensor:
+        """The views of these images, on the device: uint8, shape (galaxy, view, channel, height, width)."""
+
+    def _keys_of(self, index: int) -> list[int | None]:
+        """Where the draws of each view of an image start; None for the one view without random draws."""
+        return [None] if self._keys is None else [int(key) for key in self._keys[index]]
+
+
+class EarlyViews(BatchViews):
+    """Views made one by one, in the thread that read the image.
+
+    Args:
+        view: the view.
+        device: where the pixels are needed.
+        others: as of `BatchViews`.
+    """
+
+    def __init__(self, view: View, device: str, *others: Any) -> None:
+        super().__init__(*others)
+        self._view, self._device = view, device
+        self._lock = threading.Lock()
         self._buffer: torch.Tensor | None = None
 
     def add(self, index: int, image: Image.Image) -> None:
@@ -97,38 +98,34 @@ class EarlyViews:
                 shape = (self._images, self.task.views, *self._view.shape)
                 self._buffer = host_buffer(shape, self._device)
         into = self._buffer[index].numpy()
-        for number, key in enumerate(_keys_of(self._keys, index)):
+        for number, key in enumerate(self._keys_of(index)):
             into[number] = self._view.pixels(image, key)
 
     def pixels(self, good: np.ndarray) -> torch.Tensor:
         if self._buffer is None:
-            return torch.empty(
-                (0, self.task.views, *self._view.shape), dtype=torch.uint8, device=self._device
-            )
+            shape = (0, self.task.views, *self._view.shape)
+            return torch.empty(shape, dtype=torch.uint8, device=self._device)
         chosen = self._buffer if len(good) == self._images else self._buffer[torch.from_numpy(good)]
         return chosen.to(self._device, non_blocking=True)
 
 
-class LateViews:
+class LateViews(BatchViews):
     """Views made of all images at once, on the device.
 
     Args:
-        task: which views.
         view: the view.
-        images: how many images the batch has.
-        keys: where the random draws of each image and pass start, uint64, shape (image, view), or None.
+        others: as of `BatchViews`.
     """
 
-    def __init__(self, task: ViewTask, view: FastView, images: int, keys: np.ndarray | None) -> None:
-        self.task, self._view, self._keys = task, view, keys
-        self._images: list[torch.Tensor | None] = [None] * images
-        self._draws: list[list[Draw]] = [[] for _ in range(images)]
+    def __init__(self, view: FastView, *others: Any) -> None:
+        super().__init__(*others)
+        self._view = view
+        self._raw: dict[int, torch.Tensor] = {}
+        self._draws: dict[int, list[Draw]] = {}
 
     def add(self, index: int, image: Image.Image) -> None:
-        keys = _keys_of(self._keys, index)
-        self._draws[index] = [self._view.draw(image.height, image.width, key) for key in keys]
-        self._images[index] = self._view.raw(image)
+        self._draws[index] = [self._view.draw(image.height, image.width, key) for key in self._keys_of(index)]
+        self._raw[index] = self._view.raw(image)
 
     def pixels(self, good: np.ndarray) -> torch.Tensor:
-        images = [image for index in good if (image := self._images[index]) is not None]
-        return self._view.batch(images, [self._draws[index] for index in good])
+        return self._view.batch([self._raw[index] for index in good], [self._draws[index] for index in good])

@@ -161,5 +161,5 @@ class LoadImages(beam.DoFn):
                 keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
             )
         if isinstance(view, FastView) and AHEAD[self._run.device]:
-            return LateViews(task, view, len(keys), draws)
-        return EarlyViews(task, view, len(keys), draws, self._run.device)
+            return LateViews(view, task, len(keys), draws)
+        return EarlyViews(view, self._run.device, task, len(keys), draws)

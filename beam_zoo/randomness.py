@@ -65,7 +65,9 @@ def keep_masks(keys: np.ndarray, features: int, rate: float, device: torch.devic
     if rate >= 1:
         return torch.zeros(*keys.shape, features, device=device)
     starts = torch.from_numpy(keys.view(np.int64))
-    if torch.device(device).type == "cuda":  # from pinned memory: the copy does not wait for what the device is doing
+    if (
+        torch.device(device).type == "cuda"
+    ):  # from pinned memory: the copy does not wait for what the device is doing
         starts = starts.pin_memory().to(device, non_blocking=True)
     steps = torch.arange(1, features + 1, device=device, dtype=torch.int64) * _signed(_GOLDEN)
     x = _torch_mix(starts[..., None] + steps)
