@@ -29,6 +29,8 @@ COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
 FIRST_PORT, PORT_PAIRS = 20_000, 6_000  # below the ports that systems hand out by themselves
 STRIDE, ATTEMPTS = 1_009, 20
 SECONDS_BEFORE_END = 90
+PAST_THE_END = "INVALID"
+"""What squeue says of the time left where there is none: ending in order may take longer than what was left."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -192,7 +194,8 @@ def _why_it_was_stopped(job: str) -> Iterator[None]:
 def _seconds_left(job: str) -> int | None:
     words = ["squeue", "--noheader", "--format=%L", f"--jobs={job}"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    return seconds_of(done.stdout.strip())
+    text = done.stdout.strip()
+    return 0 if text == PAST_THE_END else seconds_of(text)
 
 
 if __name__ == "__main__":

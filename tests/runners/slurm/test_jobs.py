@@ -144,6 +144,25 @@ def test_not_in_a_job(monkeypatch, capfd):
     assert "after -- comes predict or represent, not prdict" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("0:03", "the time limit is near"),
+        ("INVALID", "the time limit is near"),  # what squeue prints when the limit is over
+        ("5:00", "the job was cancelled"),
+        ("UNLIMITED", "the job was cancelled"),
+    ],
+)
+def test_why_it_was_stopped(program, capfd, left, said):
+    """Asked when all has ended in order, which may be after the time limit."""
+    from runners.slurm import job
+
+    program("squeue", left)
+    with pytest.raises(KeyboardInterrupt), job._why_it_was_stopped("20"):
+        raise KeyboardInterrupt
+    assert capfd.readouterr().err == f"{said}: submit the same command again to go on\n"
+
+
 def test_ports():
     """They come from the job's id, below those that systems hand out; a pair that is taken gives way to another."""
     first = job_ports("4711", "127.0.0.1")
