@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beam_zoo.device import host_buffer
+from beam_zoo.device import SideStream, host_buffer, waits_on_device
 from beam_zoo.fast_views import Draw, FastView
+from beam_zoo.images import LARGE_PIXELS
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.views import View, least_side
+
+_ONE_LARGE_IMAGE = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,13 @@ class BatchViews(abc.ABC):
 
     @abc.abstractmethod
     def pixels(self, good: np.ndarray) -> torch.Tensor:
-        """The views of these images, on the device: uint8, shape (galaxy, view, channel, height, width)."""
+        """The views of these images: uint8, shape (galaxy, view, channel, height, width).
+
+        On the device where they fit beside other batches', else in memory from which a GPU copies.
+
+        Raises:
+            Exception: a view cannot be made; of which image, is not said.
+        """
 
     def _keys_of(self, index: int) -> list[int | None]:
         """Where the draws of each view of an image start; None for the one view without random draws."""
@@ -105,27 +114,47 @@ class EarlyViews(BatchViews):
         if self._buffer is None:
             shape = (0, self.task.views, *self._view.shape)
             return torch.empty(shape, dtype=torch.uint8, device=self._device)
-        chosen = self._buffer if len(good) == self._images else self._buffer[torch.from_numpy(good)]
-        return chosen.to(self._device, non_blocking=True)
+        shape = (len(good), *self._buffer.shape[1:])
+        chosen = self._buffer
+        if len(good) < self._images:
+            chosen = torch.index_select(
+                chosen, 0, torch.from_numpy(good), out=host_buffer(shape, self._device)
+            )
+        return chosen.to(self._device, non_blocking=True) if waits_on_device(shape) else chosen
 
 
 class LateViews(BatchViews):
-    """Views made of all images at once, on the device.
+    """Views made of all images at once, on the device; those of large images, of which a batch would be too much, one by one.
 
     Args:
         view: the view.
+        stream: where the views of large images are made.
         others: as of `BatchViews`.
     """
 
-    def __init__(self, view: FastView, *others: Any) -> None:
+    def __init__(self, view: FastView, stream: SideStream, *others: Any) -> None:
         super().__init__(*others)
-        self._view = view
+        self._view, self._stream = view, stream
         self._raw: dict[int, torch.Tensor] = {}
         self._draws: dict[int, list[Draw]] = {}
+        self._made: dict[int, torch.Tensor] = {}
 
     def add(self, index: int, image: Image.Image) -> None:
-        self._draws[index] = [self._view.draw(image.height, image.width, key) for key in self._keys_of(index)]
-        self._raw[index] = self._view.raw(image)
+        draws = [self._view.draw(image.height, image.width, key) for key in self._keys_of(index)]
+        raw = self._view.raw(image)
+        if image.height * image.width > LARGE_PIXELS:
+            with _ONE_LARGE_IMAGE, self._stream():
+                self._made[index] = self._view.batch([raw], [draws], self.task.views).cpu()
+        else:
+            self._raw[index], self._draws[index] = raw, draws
 
     def pixels(self, good: np.ndarray) -> torch.Tensor:
-        return self._view.batch([self._raw[index] for index in good], [self._draws[index] for index in good])
+        small = [index for index in good if index in self._raw]
+        views = self._view.batch(
+            [self._raw[index] for index in small], [self._draws[index] for index in small], self.task.views
+        )
+        if len(small) == len(good):
+            return views
+        large = [index for index in good if index in self._made]
+        together = torch.cat([views, *(self._made[index].to(views.device) for index in large)])
+        return together[np.argsort([*small, *large])]

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 import threadpoolctl
@@ -15,6 +16,8 @@ _KEEP = {-1: 1 << 30, -2: 1 << 28, -3: 1 << 30, -8: 1}
 """glibc's M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD (bytes) and M_ARENA_MAX."""
 THREADS = torch.get_num_threads()
 """torch's own choice for this machine, asked before any thread is kept to one core."""
+WAITING_BYTES = 1 << 28
+"""Of one view task of one batch; 256 images of 224 px take 37 MiB. A few batches wait."""
 LOGGER = logging.getLogger("beam_zoo")
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
 
@@ -101,8 +104,15 @@ class Pieces:
     def __init__(self, at_once: int, whose: str, items: str, one: str) -> None:
         self.at_once, self._whose, self._items, self._one = at_once, whose, items, one
 
-    def work(self, count: int, work: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+    def work(
+        self, count: int, work: Callable[[slice], torch.Tensor], most: int | None = None
+    ) -> torch.Tensor:
         """The results of all pieces, joined.
+
+        Args:
+            count: how many items there are.
+            work: makes the results of some of them.
+            most: how many of these items may be tried at a time; None for as many as of any.
 
         Raises:
             UserError: not even one item fits.
@@ -110,7 +120,7 @@ class Pieces:
         done: list[torch.Tensor] = []
         start = 0
         while start < count:
-            size = self.at_once
+            size = self.at_once if most is None else min(most, self.at_once)
             try:
                 done.append(work(slice(start, start + size)))
                 start += size
@@ -119,13 +129,13 @@ class Pieces:
                 if not out_of_memory(error):
                     raise
             # Not in the handler: there the error still holds the tensors that did not fit.
-            self._halve()
+            self._halve(size)
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    def _halve(self) -> None:
-        if self.at_once == 1:
+    def _halve(self, size: int) -> None:
+        if size == 1:
             raise UserError(f"{self._whose}: {self._one} does not fit into the memory of the device")
-        self.at_once //= 2
+        self.at_once = size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         LOGGER.warning(
@@ -139,6 +149,11 @@ class Pieces:
 def host_buffer(shape: tuple[int, ...], device: str) -> torch.Tensor:
     """Room for pixels, uint8: in memory from which a GPU copies while other work goes on."""
     return torch.empty(shape, dtype=torch.uint8, pin_memory=device == "cuda")
+
+
+def waits_on_device(shape: tuple[int, ...]) -> bool:
+    """Whether pixels of this shape, uint8, may wait on the device for their forward pass; else they wait in `host_buffer`."""
+    return math.prod(shape) <= WAITING_BYTES
 
 
 class SideStream:

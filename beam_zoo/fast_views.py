@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from beam_zoo.device import Pieces, host_buffer, used_here
+from beam_zoo.device import Pieces, host_buffer, used_here, waits_on_device
 from beam_zoo.errors import UserError
 from beam_zoo.views import GLOBAL_GENERATOR, View
 
-GRID_IMAGES = {"cpu": 1, "cuda": 64}
-"""Images of one resampling: on a CPU one stays in the cache, on a GPU 64 of 424 px take half a gigabyte."""
+GRID_IMAGES, GRID_PIXELS = {"cpu": 1, "cuda": 64}, 64 * 424 * 424
+"""Images of one resampling: on a CPU one stays in the cache, on a GPU 64 of 424 px, or as many pixels, take half a gigabyte."""
 _JUST_BELOW = 1e-3
 """Grey levels this close below a whole number count as that: Pillow truncates, in double precision."""
 
@@ -123,18 +123,24 @@ class FastView(View):
                     erased.append((box["i"], box["j"], box["h"], box["w"]))
         return Draw(matrix, (flips[0], flips[1]), tuple(erased))
 
-    def batch(self, images: Sequence[torch.Tensor], draws: Sequence[Sequence[Draw]]) -> torch.Tensor:
+    def batch(
+        self, images: Sequence[torch.Tensor], draws: Sequence[Sequence[Draw]], views: int
+    ) -> torch.Tensor:
         """The views of many images.
 
         Args:
             images: uint8, each of shape (channel, height, width), of any sizes.
-            draws: of each image as many as it has views.
+            draws: of each image and view.
+            views: how many views an image has.
 
         Returns:
-            uint8, shape (image, view, channel, height, width), on the device.
+            uint8, shape (image, view, channel, height, width); see `waits_on_device`.
         """
-        views = len(draws[0]) if draws else 1
-        out = torch.empty((len(images), views, *self.shape), dtype=torch.uint8, device=self._device)
+        shape = (len(images), views, *self.shape)
+        if waits_on_device(shape):
+            out = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        else:
+            out = host_buffer(shape, self._device)
         by_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)
@@ -146,9 +152,11 @@ class FastView(View):
                 torch.stack([images[index] for index in chosen], out=stacked)
                 x = stacked.to(self._device, non_blocking=True)
                 made = [self._geometry(x, [draws[index][view] for index in chosen]) for view in range(views)]
-                return torch.stack(made, 1)
+                return torch.stack(made, 1).to(out.device)
 
-            out[torch.tensor(same_size, device=self._device)] = self._pieces.work(len(same_size), make)
+            most = max(1, GRID_PIXELS // (size[-1] * size[-2]))
+            made = self._pieces.work(len(same_size), make, most)
+            out[torch.tensor(same_size, device=out.device)] = made
         return out
 
     def _geometry(self, x: torch.Tensor, draws: list[Draw]) -> torch.Tensor:

@@ -48,6 +48,7 @@ class MemberModel(nn.Module):
         images = min(run.batch_size, IMAGES_AT_ONCE[run.device])
         self._images = Pieces(images, whose, "images", "one image")
         self._galaxies = Pieces(run.batch_size, whose, "galaxies", "the passes of one galaxy")
+        self._compiled: set[int] = set()
         if run.plan.compile:
             self._compile()
 
@@ -56,8 +57,7 @@ class MemberModel(nn.Module):
         self.encoder = compiled
         blank = torch.zeros((1, *self.view.shape), dtype=torch.uint8)
         try:
-            # The compiler puts torch's global generator back to where it was.
-            with torch.inference_mode(), GLOBAL_GENERATOR:
+            with torch.inference_mode():
                 self._images.work(1, lambda _: self._encode(blank))
         except UserError:
             raise
@@ -96,8 +96,15 @@ class MemberModel(nn.Module):
         x = self.view.to_float(images.to(self.run.device, non_blocking=True))
         dtype = PRECISIONS[self.run.plan.precision]
         half = torch.autocast(self.run.device, dtype) if dtype is not None else contextlib.nullcontext()
-        with half:
+        with half, self._compiling(len(x)):
             return self.encoder(x).float()[:count]
+
+    def _compiling(self, count: int) -> contextlib.AbstractContextManager[object]:
+        """The compiler puts torch's global generator back to where it was: nothing else may draw from it meanwhile."""
+        if not self.run.plan.compile or count in self._compiled:
+            return contextlib.nullcontext()
+        self._compiled.add(count)
+        return GLOBAL_GENERATOR
 
     def predict(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
         """`samples` of as many galaxies at a time as the device takes: float32, shape (galaxy, pass, output)."""

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,12 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import torch
 
 from beam_zoo import parts, progress, randomness
 from beam_zoo.batch_views import BatchViews, EarlyViews, LateViews, ViewTask, needed_side, view_task
 from beam_zoo.device import SideStream, one_thread, out_of_memory, usable_device
-from beam_zoo.errors import one_line
+from beam_zoo.errors import UserError, one_line
 from beam_zoo.fast_views import FastView
 from beam_zoo.files import is_remote
 from beam_zoo.gcs import CONNECTIONS
@@ -36,6 +38,11 @@ TOGETHER = 4
 
 The encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
 """
+
+
+def _without(results: list[Failure | None]) -> np.ndarray:
+    """The places without a failure."""
+    return np.array([index for index, failure in enumerate(results) if failure is None], np.int64)
 
 
 class LoadImages(beam.DoFn):
@@ -126,24 +133,34 @@ class LoadImages(beam.DoFn):
                     image = load_image(path, self._least_side)
             except ImageError as error:
                 return Failure(offsets[index], "image", one_line(error), error.may_pass)
+            return viewed(index, lambda: [some.add(index, image) for some in views])
+
+        def viewed(index: int, make: Callable[[], Any]) -> Failure | None:
             try:
-                for some in views:
-                    some.add(index, image)
+                make()
             except Exception as error:
                 short = isinstance(error, RuntimeError) and out_of_memory(error)
-                return Failure(
-                    offsets[index], "view", one_line(error), short or isinstance(error, MemoryError)
-                )
+                may_pass = short or isinstance(error, MemoryError | UserError)  # on a larger device
+                return Failure(offsets[index], "view", one_line(error), may_pass)
             return None
+
+        def pixels_of(good: np.ndarray) -> dict[str, torch.Tensor]:
+            with self._side_stream():
+                return {some.task.name: some.pixels(good) for some in views}
 
         def finish(loading: Iterator[Failure | None]) -> Batch:
             results = list(loading)
+            good = _without(results)
+            try:
+                pixels = pixels_of(good)
+            except Exception:  # One by one, to find whose view it is.
+                for index in good:
+                    results[index] = viewed(index, functools.partial(pixels_of, np.array([index])))
+                good = _without(results)
+                pixels = pixels_of(good)
             failures = [failure for failure in results if failure is not None]
-            good = np.array([index for index, failure in enumerate(results) if failure is None], np.int64)
             if failures:
                 progress.add(self._run.progress, failed=len(failures))
-            with self._side_stream():
-                pixels = {some.task.name: some.pixels(good) for some in views}
             return Batch(snippet, np.array(offsets, np.int64)[good], keys[good], pixels, {}, failures)
 
         def decode_all() -> Iterator[Failure | None]:
@@ -161,5 +178,5 @@ class LoadImages(beam.DoFn):
                 keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
             )
         if isinstance(view, FastView) and AHEAD[self._run.device]:
-            return LateViews(view, task, len(keys), draws)
+            return LateViews(view, self._side_stream, task, len(keys), draws)
         return EarlyViews(view, self._run.device, task, len(keys), draws)

@@ -54,7 +54,7 @@ def test_within_a_grey_level(images, name, greyscale):
     view = FastView(settings)
     keys = [None, None] if not view.random else [1 << 40, 77]
     draws = [[view.draw(image.height, image.width, key) for key in keys] for image in images]
-    made = view.batch([view.raw(image) for image in images], draws)
+    made = view.batch([view.raw(image) for image in images], draws, 2)
     assert made.shape == (len(images), 2, *view.shape) and made.dtype == torch.uint8
     scale = 255 * torch.tensor(changes["normalize"]["std"])[:, None, None] if name == "normalised" else 255
     for image, two in zip(images, made, strict=True):
@@ -71,15 +71,15 @@ def test_one_draw_is_one_view(images):
     view = FastView(view_settings("default", False))
     raw = [view.raw(image) for image in images]
     draws = [[view.draw(image.height, image.width, 7 + n)] for n, image in enumerate(images)]
-    together = view.batch(raw, draws)
-    backwards = view.batch(raw[::-1], draws[::-1]).flip(0)
-    alone = torch.cat([view.batch([image], [draw]) for image, draw in zip(raw, draws, strict=True)])
+    together = view.batch(raw, draws, 1)
+    backwards = view.batch(raw[::-1], draws[::-1], 1).flip(0)
+    alone = torch.cat([view.batch([image], [draw], 1) for image, draw in zip(raw, draws, strict=True)])
     assert torch.equal(together, backwards) and torch.equal(together, alone)
 
 
 def test_no_image_at_all():
     view = FastView(view_settings("minimal", False))
-    assert view.batch([], []).shape == (0, 1, 3, 224, 224)
+    assert view.batch([], [], 2).shape == (0, 2, 3, 224, 224)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_out_of_memory_halves_the_images(images, monkeypatch):
 
     raw = [view.raw(image.resize((240, 240))) for image in images]
     draws = [[view.draw(240, 240)] for _ in raw]
-    whole = view.batch(raw, draws)
+    whole = view.batch(raw, draws, 1)
     monkeypatch.setattr(FastView, "_geometry", geometry)
-    assert torch.equal(view.batch(raw, draws), whole)
+    assert torch.equal(view.batch(raw, draws, 1), whole)
     assert sizes[:3] == [4, 2, 1] and set(sizes[3:]) == {1}
 
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from beam_zoo import load
+from beam_zoo import batch_views, device, fast_views, load
+from beam_zoo.fast_views import FastView
 from tests import checkpoints, oracle
 
 
@@ -58,6 +59,50 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
     for name in ("samples", "friendly", "failures"):
         pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
     assert list(ahead.table("failures")["id_str"]) == ["gal 0003", "gal 0020"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param((batch_views, "LARGE_PIXELS", 0), id="all images are large"),
+        pytest.param((device, "WAITING_BYTES", 0), id="nothing waits on the device"),
+        pytest.param((fast_views, "GRID_PIXELS", 1), id="one image at a time"),
+    ],
+)
+def test_little_memory(predict, few, members, monkeypatch, changed):
+    """What is done to bound the memory of a GPU changes no number."""
+    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    monkeypatch.setitem(fast_views.GRID_IMAGES, "cpu", 64)
+    both = [members["still"], members["moving"]]
+    given = ["--passes", 2, "--batch_size", 5, "--fast_views"]
+    much = predict(few, both, *given)
+    monkeypatch.setattr(*changed)
+    little = predict(few, both, *given)
+    assert little.code == 0, little.err
+    pd.testing.assert_frame_equal(little.table("samples"), much.table("samples"))
+
+
+def test_a_view_that_fails_on_the_device(predict, few, members, monkeypatch):
+    """Of one galaxy of a batch: the others are predicted, with the same numbers."""
+    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    given = ["--passes", 2, "--batch_size", 5, "--fast_views", "--max_failure_fraction", 0.5]
+    whole = predict(few, members["moving"], *given)
+    bad = np.asarray(Image.open(few.parent / pd.read_csv(few)["file_loc"][7]).convert("RGB"))
+    geometry = FastView._geometry
+
+    def fails(view, x, draws):
+        if any(np.array_equal(image.permute(1, 2, 0), bad) for image in x):
+            raise ValueError("no such view")
+        return geometry(view, x, draws)
+
+    monkeypatch.setattr(FastView, "_geometry", fails)
+    some = predict(few, members["moving"], *given)
+    assert some.code == 0, some.err
+    failure = some.table("failures").iloc[0]
+    assert (failure["id_str"], failure["stage"], failure["error"]) == ("gal 0007", "view", "no such view")
+    expected = whole.table("samples")
+    expected = expected[expected["id_str"] != "gal 0007"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some.table("samples"), expected)
 
 
 def test_fast_images(predict, few, members, tmp_path):
