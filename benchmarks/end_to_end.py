@@ -10,8 +10,6 @@ with the manifest.
 
 import argparse
 import contextlib
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,8 +32,8 @@ BATCH = 8
 """Images of one forward pass of the bare loop, as of the command's."""
 
 
-def bare_loop(folder: Path, words: list[str], galaxies: int) -> Iterator[float]:
-    """Galaxies a second of the models alone, again and again."""
+def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
+    """Answer with the galaxies a second of the models alone, again and again."""
     import torch
 
     from beam_zoo.device import keep_freed_memory
@@ -52,64 +50,63 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> Iterator[float]:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in words):
         for model in models:
             workload.forward(model, images[:BATCH])
-        while True:
+
+        def measure() -> dict[str, float]:
             begin = time.perf_counter()
             for start in range(0, galaxies, BATCH):
                 some = images[torch.arange(start, start + BATCH) % len(images)]
                 for model in models:
                     workload.forward(model, some)
-            yield galaxies / (time.perf_counter() - begin)
+            return {"rate": galaxies / (time.perf_counter() - begin)}
+
+        workload.answer(measure)
 
 
 @contextlib.contextmanager
-def _loaded() -> Iterator[list[float]]:
-    """When models were loaded."""
+def _loaded() -> Iterator[list[tuple[float, float]]]:
+    """When models were loaded: on the clock, and in the processor time of this process."""
     from beam_zoo.inference import MemberHandler
 
-    moments: list[float] = []
+    moments: list[tuple[float, float]] = []
     load = MemberHandler.load_model
 
     def noted(handler: MemberHandler) -> Any:
         model = load(handler)
-        moments.append(time.perf_counter())
+        moments.append((time.perf_counter(), time.process_time()))
         return model
 
     with mock.patch.object(MemberHandler, "load_model", noted):
         yield moments
 
 
-def command_rate(folder: Path, words: list[str], galaxies: int) -> float:
-    """Galaxies a second of the command, from the last model's loading to the manifest."""
+def command_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float]:
+    """Of the command, from the last model's loading to the manifest: galaxies a second, and processor seconds a galaxy."""
     from pipelines import predict
 
     given = ["--passes", str(workload.PASSES), "--limit", str(galaxies), *words]
     output = folder / f"out-{time.time_ns()}"
     with _loaded() as moments:
         assert predict.main(workload.predict_words(folder, output, *given)) == 0
-        return galaxies / (time.perf_counter() - moments[-1])
+        clock, processor = moments[-1]
+        return {
+            "rate": galaxies / (time.perf_counter() - clock),
+            "cpu": (time.process_time() - processor) / galaxies,
+        }
 
 
 def pairs(folder: Path, way: str, galaxies: int, times: int) -> Iterator[tuple[float, float]]:
     """(bare rate, command's rate), measured side by side."""
-    me = [sys.executable, "-m", "benchmarks.end_to_end", "--galaxies", str(galaxies), "--folder", str(folder)]
-    with subprocess.Popen(
-        [*me, "--bare", way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as bare:
-        assert bare.stdin is not None and bare.stdout is not None
-
-        def ask() -> float:
-            print("again", file=bare.stdin, flush=True)
-            return float(bare.stdout.readline())
-
-        ask()
+    words = ["--galaxies", str(galaxies), "--folder", str(folder)]
+    me = "benchmarks.end_to_end"
+    with workload.asked(me, *words, "--bare", way) as bare:
+        bare()
         for number in range(times + 1):
-            before = ask()
-            done = subprocess.run([*me, "--command", way], capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(done.stderr)
+            before = bare()["rate"]
+            # Another process each time: who runs the command once has its memory as it is then.
+            with workload.asked(me, *words, "--command", way) as command:
+                rate = command()["rate"]
             if number:  # the first fills caches: of files, and of compiled code
-                yield (before + ask()) / 2, float(done.stdout.splitlines()[-1])
-        bare.stdin.close()
+                yield (before + bare()["rate"]) / 2, rate
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -122,12 +119,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.bare:
-        rates = bare_loop(Path(options.folder), WAYS[options.bare][0], options.galaxies // 4)
-        for _ in sys.stdin:
-            print(next(rates), flush=True)
+        bare_loop(Path(options.folder), WAYS[options.bare][0], options.galaxies // 4)
         return
     if options.command:
-        print(command_rate(Path(options.folder), WAYS[options.command][0], options.galaxies))
+        words = WAYS[options.command][0]
+        workload.answer(lambda: command_rate(Path(options.folder), words, options.galaxies))
         return
     print(workload.describe())
     print(f"{options.galaxies} galaxies, medians of {options.times}; galaxies/s")

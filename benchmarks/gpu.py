@@ -7,10 +7,7 @@ bf16, compiled. Cores are the processor time of the command, a galaxy, times the
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,8 +24,8 @@ WAYS = {
 }
 
 
-def bare_rate(folder: Path, galaxies: int, *, device: str = "cuda", batch: int = BATCH) -> float:
-    """Galaxies a second of the members alone, compiled, in bfloat16.
+def bare_loop(folder: Path, galaxies: int, *, device: str = "cuda", batch: int = BATCH) -> None:
+    """Answer with the galaxies a second of the members alone, compiled, in bfloat16.
 
     Args:
         folder: of the members.
@@ -44,25 +41,16 @@ def bare_rate(folder: Path, galaxies: int, *, device: str = "cuda", batch: int =
     size = workload.VIEW["output_size"]
     pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
 
-    def some(count: int) -> None:
+    def some(count: int) -> dict[str, float]:
+        begin = time.perf_counter()
         for _ in range(0, count, batch):
             found = [workload.forward(model, pixels) for model in models]
         found[-1].cpu()  # waits for all that was asked for
+        return {"rate": -(-count // batch) * batch / (time.perf_counter() - begin)}
 
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
         some(3 * batch)
-        begin = time.perf_counter()
-        some(galaxies)
-        return -(-galaxies // batch) * batch / (time.perf_counter() - begin)
-
-
-def measure(folder: Path, way: str, galaxies: int) -> dict[str, float]:
-    """In a process of its own: the command's rate, and its processor time a galaxy."""
-    words = [*WAYS[way], "--device", "cuda", "--batch_size", str(BATCH)]
-    command_rate(folder, words, galaxies // 8)  # what is imported and compiled is not the galaxies' cost
-    begin = time.process_time()
-    rate = command_rate(folder, words, galaxies)
-    return {"rate": rate, "cpu": (time.process_time() - begin) / galaxies}
+        workload.answer(lambda: some(galaxies))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,12 +62,12 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("way", "folder"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    if options.folder and options.way:
+        words = [*WAYS[options.way], "--device", "cuda", "--batch_size", str(BATCH)]
+        workload.answer(lambda: command_rate(Path(options.folder), words, options.galaxies))
+        return
     if options.folder:
-        folder = Path(options.folder)
-        if options.way:
-            print(json.dumps(measure(folder, options.way, options.galaxies)))
-        else:
-            print(json.dumps({"rate": bare_rate(folder, options.galaxies)}))
+        bare_loop(Path(options.folder), options.galaxies)
         return
     import torch
 
@@ -90,20 +78,18 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         workload.write_catalogue(Path(name), options.galaxies)
         workload.write_members(Path(name))
-        me = [sys.executable, "-m", "benchmarks.gpu", "--folder", name, "--galaxies", str(options.galaxies)]
-
-        def run(*words: str) -> dict[str, float]:
-            done = subprocess.run([*me, *words], stdout=subprocess.PIPE, text=True, check=True)
-            return json.loads(done.stdout.splitlines()[-1])
-
-        run()
-        for way in options.ways:
-            found = [(run()["rate"], run("--way", way)) for _ in range(options.times)]
-            bare = statistics.median(rate for rate, _ in found)
-            command = statistics.median(ours["rate"] for _, ours in found)
-            ratio = statistics.median(ours["rate"] / rate for rate, ours in found)
-            cores = bare * statistics.median(ours["cpu"] for _, ours in found)
-            print(f"{way:22} {bare:8.0f} {command:8.0f} {ratio:6.2f} {ASKED:6.2f} {cores:6.1f}", flush=True)
+        words = ["benchmarks.gpu", "--folder", name, "--galaxies", str(options.galaxies)]
+        with workload.asked(*words) as bare:
+            bare()
+            for way in options.ways:
+                with workload.asked(*words, "--way", way) as command:
+                    command()  # what is imported and compiled is not the galaxies' cost
+                    found = [(bare()["rate"], command()) for _ in range(options.times)]
+                alone = statistics.median(rate for rate, _ in found)
+                rate = statistics.median(ours["rate"] for _, ours in found)
+                ratio = statistics.median(ours["rate"] / rate for rate, ours in found)
+                cores = alone * statistics.median(ours["cpu"] for _, ours in found)
+                print(f"{way:22} {alone:8.0f} {rate:8.0f} {ratio:6.2f} {ASKED:6.2f} {cores:6.1f}", flush=True)
 
 
 if __name__ == "__main__":

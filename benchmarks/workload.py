@@ -1,8 +1,13 @@
 """The work that the benchmarks share: 2 ZoobotTree members, convnext_nano with random weights, and 424 px JPEGs."""
 
+import contextlib
+import json
 import os
 import platform
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +98,37 @@ def predict_words(folder: Path, output: Path, *words: str, prefix: str = "") -> 
         str(output),
         *words,
     ]
+
+
+@contextlib.contextmanager
+def asked(module: str, *words: str) -> Iterator[Callable[[], dict[str, float]]]:
+    """A program of its own that measures once more whenever it is asked: `answer` on the other side."""
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", module, *words], stdin=pipe, stdout=pipe, stderr=said, text=True
+        ) as program,
+    ):
+        assert program.stdin is not None and program.stdout is not None
+        questions, answers = program.stdin, program.stdout
+
+        def ask() -> dict[str, float]:
+            print("again", file=questions, flush=True)
+            for line in answers:
+                if line.startswith("{"):  # else it is what the command itself prints
+                    return json.loads(line)
+            said.seek(0)
+            raise SystemExit(f"{said.read()[-3000:]}\n{module} {' '.join(words)} ended")
+
+        yield ask
+        questions.close()
+
+
+def answer(measure: Callable[[], dict[str, float]]) -> None:
+    """Measure for every line of the standard input, until it ends."""
+    for _ in sys.stdin:
+        print(json.dumps(measure()), flush=True)
 
 
 def fractions(model: Any, features: "torch.Tensor") -> np.ndarray:
