@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import hashlib
 import json
-import threading
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beam_zoo.device import SideStream, host_buffer, waits_on_device
+from beam_zoo.device import host_buffer, waits_on_device
 from beam_zoo.fast_views import Draw, FastView
-from beam_zoo.images import LARGE_PIXELS
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
 from beam_zoo.views import View, least_side
 
-_ONE_LARGE_IMAGE = threading.Lock()
+RAW_BYTES = 3_000_000
+"""Larger images, over a million pixels of colour, do not wait for the views of their batch: theirs are made at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,106 +55,145 @@ def needed_side(tasks: Sequence[ViewTask]) -> int | None:
     return max(known) if len(known) == len(sides) else None
 
 
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """An image that waits for its views.
+
+    Attributes:
+        shape: of its pixels: height, width, channels.
+        draws: the random numbers of its views.
+    """
+
+    shape: tuple[int, int, int]
+    draws: list[Draw]
+
+
 class BatchViews(abc.ABC):
-    """The views of one task of a batch's images.
+    """The views of one task: every image leaves something in memory of its own, of which the batch's views are made.
 
     Args:
         task: which views.
-        images: how many images the batch has.
-        keys: where the random draws of each image and pass start, uint64, shape (image, view), or None.
+        view: the view.
+
+    Attributes:
+        stride: bytes that an image may leave.
     """
 
-    def __init__(self, task: ViewTask, images: int, keys: np.ndarray | None) -> None:
-        self.task, self._images, self._keys = task, images, keys
+    stride: int
+
+    def __init__(self, task: ViewTask, view: View) -> None:
+        self.task, self._shape = task, (task.views, *view.shape)
 
     @abc.abstractmethod
-    def add(self, index: int, image: Image.Image) -> None:
-        """Take an image, in any thread and any order."""
+    def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
+        """Take an image, in any thread or process.
+
+        Args:
+            memory: where to leave its pixels, uint8, shape (stride,).
+            image: of mode RGB.
+            keys: where the random draws of each view start; None without random draws.
+
+        Returns:
+            What waits there, or None for finished views.
+        """
 
     @abc.abstractmethod
-    def pixels(self, good: np.ndarray) -> torch.Tensor:
-        """The views of these images: uint8, shape (galaxy, view, channel, height, width).
+    def collect(
+        self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
+    ) -> torch.Tensor:
+        """The views of images; the memory can be used again.
 
-        On the device where they fit beside other batches', else in memory from which a GPU copies.
+        Args:
+            memory: uint8, shape (image, stride).
+            chosen: which images.
+            left: what `fill` returned for each of them.
+            device: where they are needed.
+
+        Returns:
+            uint8, shape (galaxy, view, channel, height, width): on the device where they fit beside other batches', else in
+            memory from which a GPU copies.
 
         Raises:
             Exception: a view cannot be made; of which image, is not said.
         """
 
-    def _keys_of(self, index: int) -> list[int | None]:
-        """Where the draws of each view of an image start; None for the one view without random draws."""
-        return [None] if self._keys is None else [int(key) for key in self._keys[index]]
-
 
 class EarlyViews(BatchViews):
-    """Views made one by one, in the thread that read the image.
+    """Views made one by one, where the image was read."""
+
+    def __init__(self, task: ViewTask, view: View) -> None:
+        super().__init__(task, view)
+        self._view = view
+        self.stride = math.prod(self._shape)
+
+    def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
+        views = memory[: math.prod(self._shape)].reshape(self._shape)
+        for number, key in enumerate(keys):
+            views[number] = self._view.pixels(image, key)
+        return None
+
+    def collect(
+        self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
+    ) -> torch.Tensor:
+        finished = memory[:, : math.prod(self._shape)]
+        if len(chosen) < len(memory):
+            finished = finished[list(chosen)]
+        shape = (len(chosen), *self._shape)
+        pixels = host_buffer(shape, device).copy_(torch.from_numpy(finished).reshape(shape))
+        return pixels.to(device, non_blocking=True) if waits_on_device(shape) else pixels
+
+
+class LateViews(EarlyViews):
+    """Views made of all images at once, on the device; those of large images where these are read."""
+
+    def __init__(self, task: ViewTask, view: FastView) -> None:
+        super().__init__(task, view)
+        self._fast = view
+        self.stride = max(RAW_BYTES, self.stride)
+
+    def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
+        pixels = self._fast.raw(image)
+        if pixels.size > RAW_BYTES:
+            return super().fill(memory, image, keys)
+        memory[: pixels.size] = pixels.reshape(-1)
+        draws = [self._fast.draw(image.height, image.width, key) for key in keys]
+        return Raw(pixels.shape, draws)
+
+    def collect(
+        self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
+    ) -> torch.Tensor:
+        raws = [(index, raw) for index, raw in zip(chosen, left, strict=True) if raw is not None]
+        images = [memory[index, : math.prod(raw.shape)].reshape(raw.shape) for index, raw in raws]
+        made = self._fast.batch(images, [raw.draws for _, raw in raws], self.task.views)
+        if len(raws) == len(left):
+            return made
+        finished = [index for index, raw in zip(chosen, left, strict=True) if raw is None]
+        early = super().collect(memory, finished, [], device).to(made.device)
+        order = np.argsort([*(index for index, _ in raws), *finished])
+        return torch.cat([made, early])[torch.from_numpy(order).to(made.device)]
+
+
+def batch_views(
+    tasks: Sequence[ViewTask], *, fast: bool, late: bool, device: str = "cpu"
+) -> list[BatchViews]:
+    """How the views of tasks are made.
 
     Args:
-        view: the view.
-        device: where the pixels are needed.
-        others: as of `BatchViews`.
+        tasks: which views.
+        fast: by `FastView`.
+        late: those all at once, on the device.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        UserError: a view has a step that is not made in batches, and is to be fast.
     """
-
-    def __init__(self, view: View, device: str, *others: Any) -> None:
-        super().__init__(*others)
-        self._view, self._device = view, device
-        self._lock = threading.Lock()
-        self._buffer: torch.Tensor | None = None
-
-    def add(self, index: int, image: Image.Image) -> None:
-        with self._lock:
-            if self._buffer is None:  # not before: batches wait to be decoded
-                shape = (self._images, self.task.views, *self._view.shape)
-                self._buffer = host_buffer(shape, self._device)
-        into = self._buffer[index].numpy()
-        for number, key in enumerate(self._keys_of(index)):
-            into[number] = self._view.pixels(image, key)
-
-    def pixels(self, good: np.ndarray) -> torch.Tensor:
-        if self._buffer is None:
-            shape = (0, self.task.views, *self._view.shape)
-            return torch.empty(shape, dtype=torch.uint8, device=self._device)
-        shape = (len(good), *self._buffer.shape[1:])
-        chosen = self._buffer
-        if len(good) < self._images:
-            chosen = torch.index_select(
-                chosen, 0, torch.from_numpy(good), out=host_buffer(shape, self._device)
-            )
-        return chosen.to(self._device, non_blocking=True) if waits_on_device(shape) else chosen
-
-
-class LateViews(BatchViews):
-    """Views made of all images at once, on the device; those of large images, of which a batch would be too much, one by one.
-
-    Args:
-        view: the view.
-        stream: where the views of large images are made.
-        others: as of `BatchViews`.
-    """
-
-    def __init__(self, view: FastView, stream: SideStream, *others: Any) -> None:
-        super().__init__(*others)
-        self._view, self._stream = view, stream
-        self._raw: dict[int, torch.Tensor] = {}
-        self._draws: dict[int, list[Draw]] = {}
-        self._made: dict[int, torch.Tensor] = {}
-
-    def add(self, index: int, image: Image.Image) -> None:
-        draws = [self._view.draw(image.height, image.width, key) for key in self._keys_of(index)]
-        raw = self._view.raw(image)
-        if image.height * image.width > LARGE_PIXELS:
-            with _ONE_LARGE_IMAGE, self._stream():
-                self._made[index] = self._view.batch([raw], [draws], self.task.views).cpu()
+    alone = all(task.member is None for task in tasks)
+    found: list[BatchViews] = []
+    for task in tasks:
+        if not fast:
+            found.append(EarlyViews(task, View(task.settings, alone=alone)))
+        elif late:
+            found.append(LateViews(task, FastView(task.settings, device, alone=alone)))
         else:
-            self._raw[index], self._draws[index] = raw, draws
-
-    def pixels(self, good: np.ndarray) -> torch.Tensor:
-        small = [index for index in good if index in self._raw]
-        views = self._view.batch(
-            [self._raw[index] for index in small], [self._draws[index] for index in small], self.task.views
-        )
-        if len(small) == len(good):
-            return views
-        large = [index for index in good if index in self._made]
-        together = torch.cat([views, *(self._made[index].to(views.device) for index in large)])
-        return together[np.argsort([*small, *large])]
+            found.append(EarlyViews(task, FastView(task.settings, alone=alone)))
+    return found

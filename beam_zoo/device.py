@@ -4,7 +4,8 @@ import contextlib
 import ctypes
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 
 import threadpoolctl
 import torch
@@ -83,6 +84,12 @@ def one_thread() -> None:
     threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
+def cores(run: Run) -> int:
+    """How many cores this process may use: as the runner says, or OMP_NUM_THREADS, else all that it is allowed."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return run.threads or (int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0)))
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory is short, on a GPU or on a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
@@ -151,7 +158,7 @@ def host_buffer(shape: tuple[int, ...], device: str) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.uint8, pin_memory=device == "cuda")
 
 
-def waits_on_device(shape: tuple[int, ...]) -> bool:
+def waits_on_device(shape: Sequence[int]) -> bool:
     """Whether pixels of this shape, uint8, may wait on the device for their forward pass; else they wait in `host_buffer`."""
     return math.prod(shape) <= WAITING_BYTES
 

@@ -80,21 +80,22 @@ class FastView(View):
         self._same = functools.cache(self._draw)
 
     def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
-        """The view of one image, as `View.pixels`."""
+        """The view of one image, as `View.pixels`; made on the CPU."""
         draw = self.draw(image.height, image.width, key)
-        return self._geometry(self.raw(image)[None].to(self._device), [draw])[0].cpu().numpy()
+        x = torch.from_numpy(self.raw(image)).permute(2, 0, 1)
+        return self._geometry(x[None], [draw])[0].numpy()
 
-    def raw(self, image: Image.Image) -> torch.Tensor:
+    def raw(self, image: Image.Image) -> np.ndarray:
         """An image as `batch` takes it.
 
         Args:
             image: a PIL image of mode RGB.
 
         Returns:
-            uint8, shape (channel, height, width).
+            uint8, shape (height, width, channel).
         """
         pixels = np.array(image.convert("L") if self._grey else image)
-        return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+        return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def draw(self, height: int, width: int, key: int | None = None) -> Draw:
         """The random numbers of a view, those that galaxy_datasets' own transform draws.
@@ -124,12 +125,12 @@ class FastView(View):
         return Draw(matrix, (flips[0], flips[1]), tuple(erased))
 
     def batch(
-        self, images: Sequence[torch.Tensor], draws: Sequence[Sequence[Draw]], views: int
+        self, images: Sequence[np.ndarray], draws: Sequence[Sequence[Draw]], views: int
     ) -> torch.Tensor:
         """The views of many images.
 
         Args:
-            images: uint8, each of shape (channel, height, width), of any sizes.
+            images: uint8, each of shape (height, width, channel), of any sizes.
             draws: of each image and view.
             views: how many views an image has.
 
@@ -141,20 +142,23 @@ class FastView(View):
             out = torch.empty(shape, dtype=torch.uint8, device=self._device)
         else:
             out = host_buffer(shape, self._device)
-        by_size: dict[torch.Size, list[int]] = {}
+        by_size: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)
         for size, same_size in by_size.items():
 
-            def make(some: slice, size: torch.Size = size, same_size: list[int] = same_size) -> torch.Tensor:
+            def make(
+                some: slice, size: tuple[int, ...] = size, same_size: list[int] = same_size
+            ) -> torch.Tensor:
                 chosen = same_size[some]
                 stacked = host_buffer((len(chosen), *size), self._device)
-                torch.stack([images[index] for index in chosen], out=stacked)
-                x = stacked.to(self._device, non_blocking=True)
+                for place, index in zip(stacked, chosen, strict=True):
+                    place.copy_(torch.from_numpy(images[index]))
+                x = stacked.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
                 made = [self._geometry(x, [draws[index][view] for index in chosen]) for view in range(views)]
                 return torch.stack(made, 1).to(out.device)
 
-            most = max(1, GRID_PIXELS // (size[-1] * size[-2]))
+            most = max(1, GRID_PIXELS // (size[0] * size[1]))
             made = self._pieces.work(len(same_size), make, most)
             out[torch.tensor(same_size, device=out.device)] = made
         return out

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,7 +25,8 @@ MAX_ASPECT = 256
 LARGE_PIXELS = 4_000_000
 """Images over this are decoded one at a time in a process: 64 million pixels take up to 1.3 GB on the way."""
 
-_ONE_LARGE_IMAGE = threading.Lock()
+ONE_LARGE_IMAGE: contextlib.AbstractContextManager[Any] = threading.Lock()
+"""Held while a large image is decoded; a process that decodes beside others has one that they share."""
 _STRIP_ROWS = 256
 
 MAX_FILE_BYTES = 1 << 30
@@ -168,7 +170,7 @@ def decode(data: bytes, least_side: int | None = None) -> Image.Image:
             raise ImageError(f"{width} x {height} px is a strip, not an image of a galaxy", may_pass=False)
         if least_side is not None:
             image.draft(None, (least_side, least_side))
-        with _ONE_LARGE_IMAGE if width * height > LARGE_PIXELS else contextlib.nullcontext():
+        with ONE_LARGE_IMAGE if width * height > LARGE_PIXELS else contextlib.nullcontext():
             image.load()
             return to_rgb(image)
     except UnidentifiedImageError:

@@ -12,6 +12,7 @@ from torch import nn
 
 from beam_zoo import checkpoints, files, progress, randomness
 from beam_zoo.batch_views import view_task
+from beam_zoo.decoders import AHEAD, begin_to_import
 from beam_zoo.device import Pieces, out_of_memory, set_up_torch, used_here
 from beam_zoo.errors import UserError, one_line
 from beam_zoo.members import Member
@@ -168,6 +169,8 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         """
         member = self._member
         run = dataclasses.replace(self._run, device=set_up_torch(self._run))
+        if AHEAD[run.device]:
+            begin_to_import()
         path = run.checkpoint_path(member)
         data = files.read_file(path)
         if (found := files.sha256(data)) != member.sha256:

@@ -3,9 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,35 +12,24 @@ import numpy as np
 import torch
 
 from beam_zoo import parts, progress, randomness
-from beam_zoo.batch_views import BatchViews, EarlyViews, LateViews, ViewTask, needed_side, view_task
-from beam_zoo.device import SideStream, one_thread, out_of_memory, usable_device
-from beam_zoo.errors import UserError, one_line
-from beam_zoo.fast_views import FastView
+from beam_zoo.batch_views import ViewTask, needed_side, view_task
+from beam_zoo.decoders import AHEAD, Decoded, Decoders, Decoding, Processes, Threads, Wanted, view_failure
+from beam_zoo.device import SideStream, cores, usable_device
+from beam_zoo.errors import one_line
 from beam_zoo.files import is_remote
 from beam_zoo.gcs import CONNECTIONS
-from beam_zoo.images import ImageError, decode, image_path, load_image, read_bytes
+from beam_zoo.images import ImageError, image_path, read_bytes
 from beam_zoo.quiet import quieten
 from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
 from beam_zoo.versions import check_source
-from beam_zoo.views import View
 
 STORED = "stored"
-AHEAD = {"cpu": False, "cuda": True}
-"""Whether images are decoded, and views made, while another batch is predicted.
-
-On a CPU the encoder has all cores already, and its threads wait for each other: a core lent to a decoder costs the time of all.
-"""
 TOGETHER = 4
 """Batches that are decoded one after the other where nothing is done ahead.
 
 The encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
 """
-
-
-def _without(results: list[Failure | None]) -> np.ndarray:
-    """The places without a failure."""
-    return np.array([index for index, failure in enumerate(results) if failure is None], np.int64)
 
 
 class LoadImages(beam.DoFn):
@@ -67,25 +54,24 @@ class LoadImages(beam.DoFn):
         device = usable_device(run.device, plan.precision)
         self._run = dataclasses.replace(run, device=device)
         tasks = list({task.name: task for task in (view_task(m, plan) for m in plan.members)}.values())
-        alone = all(task.member is None for task in tasks)
-        views = [
-            FastView(task.settings, device, alone=alone)
-            if plan.fast_views
-            else View(task.settings, alone=alone)
-            for task in tasks
-        ]
-        self._tasks = list(zip(tasks, views, strict=True))
-        self._least_side = needed_side(tasks) if plan.fast_images else None
-        # Waiting for an answer from afar needs no core; decoding and resizing release the GIL.
+        least_side = needed_side(tasks) if plan.fast_images else None
+        decoding = Decoding(tasks, plan.fast_views, AHEAD[device], least_side)
+        # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
-        cores = run.threads or os.cpu_count() or 2
-        self._decoding = concurrent.futures.ThreadPoolExecutor(max(2, cores), initializer=one_thread)
         self._moving = concurrent.futures.ThreadPoolExecutor(1)
         self._side_stream = SideStream(device)
+        self._together = 1 if AHEAD[device] else TOGETHER
+        self._waiting = 2 * self._together + 1
+        self._decoders: Decoders
+        if AHEAD[device]:
+            self._decoders = Processes(run.batch_size, self._waiting, decoding, cores(run), device)
+        else:
+            self._decoders = Threads(decoding, cores(run), device)
 
     def teardown(self) -> None:
-        for pool in (self._fetching, self._decoding, self._moving):
-            pool.shutdown(cancel_futures=True)
+        self._fetching.shutdown(cancel_futures=True)
+        self._decoders.close()
+        self._moving.shutdown(cancel_futures=True)
 
     def process(self, snippet: Snippet) -> Iterator[Any]:
         run = self._run
@@ -94,16 +80,15 @@ class LoadImages(beam.DoFn):
             yield beam.pvalue.TaggedOutput(STORED, PartRef(snippet.number, name))
             return
         ids, locations = run.plan.read_rows(run.output, snippet)
-        together = 1 if AHEAD[run.device] else TOGETHER
         starts = iter(range(0, snippet.size, run.batch_size))
         waiting: collections.deque[Callable[[], Batch]] = collections.deque()
         while True:
-            for start in itertools.islice(starts, 2 * together + 1 - len(waiting)):
+            for start in itertools.islice(starts, self._waiting - len(waiting)):
                 chosen = snippet.offsets[start : start + run.batch_size]
                 waiting.append(self._start(snippet, chosen, ids, locations))
             if not waiting:
                 return
-            now = [waiting.popleft() for _ in range(min(together, len(waiting)))]
+            now = [waiting.popleft() for _ in range(min(self._together, len(waiting)))]
             ready = collections.deque(finish() for finish in now)
             while ready:
                 yield ready.popleft()
@@ -113,70 +98,80 @@ class LoadImages(beam.DoFn):
     ) -> Callable[[], Batch]:
         """Begin to read images; what is returned waits for their batch."""
         keys = randomness.galaxy_keys([ids[offset] for offset in offsets])
-        wanted = [locations[offset] for offset in offsets]
-        paths = [image_path(location, self._run.image_root) if location else None for location in wanted]
-        afar = {
-            index: self._fetching.submit(read_bytes, path)
-            for index, path in enumerate(paths)
-            if path is not None and is_remote(path)
-        }
-        views = [self._views(task, view, keys) for task, view in self._tasks]
+        draws = [self._draw_keys(view.task, keys) for view in self._decoders.views]
+        decoded = self._decoders.start(
+            [
+                self._wanted(offset, locations[offset], [some[index] for some in draws])
+                for index, offset in enumerate(offsets)
+            ]
+        )
 
-        def load(index: int) -> Failure | None:
-            path = paths[index]
-            if path is None:
-                return Failure(offsets[index], "image", "the catalogue has no file_loc for it", False)
+        def finish() -> Batch:
+            found = decoded()
             try:
-                if index in afar:
-                    image = decode(afar.pop(index).result(), self._least_side)
-                else:
-                    image = load_image(path, self._least_side)
-            except ImageError as error:
-                return Failure(offsets[index], "image", one_line(error), error.may_pass)
-            return viewed(index, lambda: [some.add(index, image) for some in views])
-
-        def viewed(index: int, make: Callable[[], Any]) -> Failure | None:
-            try:
-                make()
-            except Exception as error:
-                short = isinstance(error, RuntimeError) and out_of_memory(error)
-                may_pass = short or isinstance(error, MemoryError | UserError)  # on a larger device
-                return Failure(offsets[index], "view", one_line(error), may_pass)
-            return None
-
-        def pixels_of(good: np.ndarray) -> dict[str, torch.Tensor]:
-            with self._side_stream():
-                return {some.task.name: some.pixels(good) for some in views}
-
-        def finish(loading: Iterator[Failure | None]) -> Batch:
-            results = list(loading)
-            good = _without(results)
-            try:
-                pixels = pixels_of(good)
-            except Exception:  # One by one, to find whose view it is.
-                for index in good:
-                    results[index] = viewed(index, functools.partial(pixels_of, np.array([index])))
-                good = _without(results)
-                pixels = pixels_of(good)
-            failures = [failure for failure in results if failure is not None]
+                good, pixels = self._pixels(found, offsets)
+            finally:
+                found.done()
+            failures = [left for left in found.left if isinstance(left, Failure)]
             if failures:
                 progress.add(self._run.progress, failed=len(failures))
             return Batch(snippet, np.array(offsets, np.int64)[good], keys[good], pixels, {}, failures)
 
-        def decode_all() -> Iterator[Failure | None]:
-            return self._decoding.map(load, range(len(offsets)))
-
         if AHEAD[self._run.device]:
-            return self._moving.submit(finish, decode_all()).result
-        return lambda: finish(decode_all())
+            return self._moving.submit(finish).result
+        return finish
 
-    def _views(self, task: ViewTask, view: View, keys: np.ndarray) -> BatchViews:
+    def _draw_keys(self, task: ViewTask, keys: np.ndarray) -> list[list[int | None]]:
+        """Where the draws of each image's views start; None for the one view without random draws."""
+        if task.member is None:
+            return [[None]] * len(keys)
         plan = self._run.plan
-        draws = None
-        if task.member is not None:
-            draws = randomness.draw_keys(
-                keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
-            )
-        if isinstance(view, FastView) and AHEAD[self._run.device]:
-            return LateViews(view, self._side_stream, task, len(keys), draws)
-        return EarlyViews(view, self._run.device, task, len(keys), draws)
+        draws = randomness.draw_keys(
+            keys, seed=plan.seed, member=task.member, purpose="view", passes=plan.pass_numbers
+        )
+        return draws.tolist()
+
+    def _wanted(
+        self, offset: int, location: str | None, keys: list[list[int | None]]
+    ) -> Callable[[], Wanted]:
+        """Begin to fetch an image from afar; what is returned waits for it."""
+        if not location:
+            nothing = Failure(offset, "image", "the catalogue has no file_loc for it", False)
+            return lambda: Wanted(offset, nothing, keys)
+        path = image_path(location, self._run.image_root)
+        if not is_remote(path):
+            return lambda: Wanted(offset, path, keys)
+        fetched = self._fetching.submit(read_bytes, path)
+
+        def wait() -> Wanted:
+            try:
+                return Wanted(offset, fetched.result(), keys)
+            except ImageError as error:
+                return Wanted(offset, Failure(offset, "image", one_line(error), error.may_pass), keys)
+
+        return wait
+
+    def _pixels(self, found: Decoded, offsets: Sequence[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+        """Which images are good, and their pixels. Views that fail now become failures among what is found."""
+
+        def good() -> list[int]:
+            return [index for index, left in enumerate(found.left) if not isinstance(left, Failure)]
+
+        def collect(chosen: list[int]) -> dict[str, torch.Tensor]:
+            pixels = {}
+            with self._side_stream():
+                for number, (view, memory) in enumerate(zip(self._decoders.views, found.memory, strict=True)):
+                    left: list[Any] = [found.left[index] for index in chosen]
+                    own = [one[number] for one in left]
+                    pixels[view.task.name] = view.collect(memory, chosen, own, self._run.device)
+            return pixels
+
+        try:
+            return good(), collect(good())
+        except Exception:  # One by one, to find whose view it is.
+            for index in good():
+                try:
+                    collect([index])
+                except Exception as error:
+                    found.left[index] = view_failure(offsets[index], error)
+        return good(), collect(good())
