@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beam_zoo.device import host_buffer, waits_on_device
+from beam_zoo.device import host_buffer, pixel_buffer, waits_on_device
 from beam_zoo.fast_views import Draw, FastView
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
@@ -152,9 +152,10 @@ class LateViews(EarlyViews):
         self.stride = max(RAW_BYTES, self.stride)
 
     def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
-        pixels = self._fast.raw(image)
-        if pixels.size > RAW_BYTES:
+        channels = self._shape[1]
+        if image.width * image.height * channels > RAW_BYTES:
             return super().fill(memory, image, keys)
+        pixels = self._fast.raw(image)
         memory[: pixels.size] = pixels.reshape(-1)
         draws = [self._fast.draw(image.height, image.width, key) for key in keys]
         return Raw(pixels.shape, draws)
@@ -162,15 +163,24 @@ class LateViews(EarlyViews):
     def collect(
         self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
     ) -> torch.Tensor:
-        raws = [(index, raw) for index, raw in zip(chosen, left, strict=True) if raw is not None]
-        images = [memory[index, : math.prod(raw.shape)].reshape(raw.shape) for index, raw in raws]
-        made = self._fast.batch(images, [raw.draws for _, raw in raws], self.task.views)
-        if len(raws) == len(left):
-            return made
-        finished = [index for index, raw in zip(chosen, left, strict=True) if raw is None]
-        early = super().collect(memory, finished, [], device).to(made.device)
-        order = np.argsort([*(index for index, _ in raws), *finished])
-        return torch.cat([made, early])[torch.from_numpy(order).to(made.device)]
+        raws = [place for place, raw in enumerate(left) if raw is not None]
+        if not raws:
+            return super().collect(memory, chosen, left, device)
+        shape = (len(chosen), *self._shape)
+        out = pixel_buffer(shape, device)
+        images, draws = [], []
+        for place in raws:
+            raw = left[place]
+            assert raw is not None
+            images.append(memory[chosen[place], : math.prod(raw.shape)].reshape(raw.shape))
+            draws.append(raw.draws)
+        self._fast.batch(images, draws, out, raws)
+        for place, raw in enumerate(left):
+            if raw is None:
+                out[place] = torch.from_numpy(memory[chosen[place], : math.prod(self._shape)]).view(
+                    self._shape
+                )
+        return out
 
 
 def batch_views(

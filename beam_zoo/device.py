@@ -163,6 +163,13 @@ def waits_on_device(shape: Sequence[int]) -> bool:
     return math.prod(shape) <= WAITING_BYTES
 
 
+def pixel_buffer(shape: tuple[int, ...], device: str) -> torch.Tensor:
+    """Room for pixels, uint8, where they wait for their forward pass."""
+    if waits_on_device(shape):
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    return host_buffer(shape, device)
+
+
 class SideStream:
     """Work of a thread of its own beside the forward pass: on a GPU a stream, on a CPU nothing special.
 

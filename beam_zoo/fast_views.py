@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from beam_zoo.device import Pieces, host_buffer, used_here, waits_on_device
+from beam_zoo.device import Pieces, host_buffer, used_here
 from beam_zoo.errors import UserError
 from beam_zoo.views import GLOBAL_GENERATOR, View
 
@@ -125,23 +125,22 @@ class FastView(View):
         return Draw(matrix, (flips[0], flips[1]), tuple(erased))
 
     def batch(
-        self, images: Sequence[np.ndarray], draws: Sequence[Sequence[Draw]], views: int
-    ) -> torch.Tensor:
+        self,
+        images: Sequence[np.ndarray],
+        draws: Sequence[Sequence[Draw]],
+        out: torch.Tensor,
+        places: Sequence[int] | None = None,
+    ) -> None:
         """The views of many images.
 
         Args:
             images: uint8, each of shape (height, width, channel), of any sizes.
             draws: of each image and view.
-            views: how many views an image has.
-
-        Returns:
-            uint8, shape (image, view, channel, height, width); see `waits_on_device`.
+            out: where the views go, uint8, shape (image, view, channel, height, width); on any device.
+            places: of each image there, if there is more.
         """
-        shape = (len(images), views, *self.shape)
-        if waits_on_device(shape):
-            out = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        else:
-            out = host_buffer(shape, self._device)
+        places = range(len(images)) if places is None else places
+        views = out.shape[1]
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)
@@ -160,8 +159,7 @@ class FastView(View):
 
             most = max(1, GRID_PIXELS // (size[0] * size[1]))
             made = self._pieces.work(len(same_size), make, most)
-            out[torch.tensor(same_size, device=out.device)] = made
-        return out
+            out[torch.tensor([places[index] for index in same_size], device=out.device)] = made
 
     def _geometry(self, x: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
         if self._affine is not None:

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 
 from beam_zoo import parts, progress, randomness
 from beam_zoo.batch_views import ViewTask, needed_side, view_task
-from beam_zoo.decoders import AHEAD, Decoded, Decoders, Decoding, Processes, Threads, Wanted, view_failure
-from beam_zoo.device import SideStream, cores, usable_device
+from beam_zoo.decoders import AHEAD, Decoded, Decoders, Decoding, Threads, Wanted, view_failure
+from beam_zoo.decoding_processes import Processes
+from beam_zoo.device import SideStream, cores, one_thread, usable_device
 from beam_zoo.errors import one_line
 from beam_zoo.files import is_remote
 from beam_zoo.gcs import CONNECTIONS
@@ -24,6 +26,7 @@ from beam_zoo.records import Batch, Failure, PartRef, Snippet
 from beam_zoo.run import Run
 from beam_zoo.versions import check_source
 
+LOGGER = logging.getLogger("beam_zoo")
 STORED = "stored"
 TOGETHER = 4
 """Batches that are decoded one after the other where nothing is done ahead.
@@ -58,20 +61,27 @@ class LoadImages(beam.DoFn):
         decoding = Decoding(tasks, plan.fast_views, AHEAD[device], least_side)
         # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
-        self._moving = concurrent.futures.ThreadPoolExecutor(1)
+        self._moving = concurrent.futures.ThreadPoolExecutor(1, initializer=one_thread)
         self._side_stream = SideStream(device)
         self._together = 1 if AHEAD[device] else TOGETHER
         self._waiting = 2 * self._together + 1
-        self._decoders: Decoders
-        if AHEAD[device]:
-            self._decoders = Processes(run.batch_size, self._waiting, decoding, cores(run), device)
-        else:
-            self._decoders = Threads(decoding, cores(run), device)
+        self._decoders = self._begin_to_decode(decoding, device)
 
     def teardown(self) -> None:
         self._fetching.shutdown(cancel_futures=True)
-        self._decoders.close()
         self._moving.shutdown(cancel_futures=True)
+        self._decoders.close()
+
+    def _begin_to_decode(self, decoding: Decoding, device: str) -> Decoders:
+        if AHEAD[device]:
+            try:
+                return Processes(self._run.batch_size, self._waiting, decoding, cores(self._run), device)
+            except OSError as error:
+                LOGGER.warning(
+                    "no processes can be started to decode images (%s): threads of the worker do it, several times slower",
+                    one_line(error),
+                )
+        return Threads(decoding, cores(self._run), device)
 
     def process(self, snippet: Snippet) -> Iterator[Any]:
         run = self._run

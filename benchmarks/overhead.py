@@ -13,13 +13,14 @@ import dataclasses
 import pstats
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import numpy as np
 
+from beam_zoo.decoders import Decoded
 from beam_zoo.inference import MemberHandler
 from beam_zoo.load import LoadImages
 from beam_zoo.records import Batch
@@ -39,16 +40,17 @@ class NoImages(LoadImages):
 
     def setup(self) -> None:
         super().setup()
-        self._tasks = []
-        self._decoding.shutdown()
-        self._decoding = _NothingToDecode()  # type: ignore[assignment]
+        self._decoders.close()
+        self._decoders = _NothingToDecode()  # type: ignore[assignment]
 
 
 class _NothingToDecode:
-    def map(self, load: Any, images: Sequence[int]) -> Iterator[None]:
-        return iter([None] * len(images))
+    views: ClassVar[list[Any]] = []
 
-    def shutdown(self) -> None:
+    def start(self, wanted: Sequence[Any]) -> Callable[[], Decoded]:
+        return lambda: Decoded([], [[] for _ in wanted], lambda: None)
+
+    def close(self) -> None:
         pass
 
 

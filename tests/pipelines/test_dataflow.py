@@ -110,7 +110,7 @@ def test_samples_are_stored_before_a_later_step_fails(stored, few, tmp_path):
 
 def test_a_snippet_that_is_stored_by_now_is_not_read_again(stored, few, monkeypatch):
     run = planned(stored, few)
-    monkeypatch.setattr("beam_zoo.load.load_image", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr("beam_zoo.images.read_bytes", lambda *_: pytest.fail("an image was read"))
 
     def build(p):
         snippets = p | beam.Create([run.plan.snippet(n) for n in range(3)])

@@ -6,7 +6,9 @@ import shutil
 import pandas as pd
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
+from beam_zoo import images as image_files
 from tests import checkpoints, galaxies, oracle
 
 OPTIONS = ["--snippet_size", 5, "--passes", 2]
@@ -149,10 +151,8 @@ def test_failures_that_may_pass_are_tried_again(predict, trees, tmp_path, monkey
 
     (tmp_path / "0003.jpg").rename(images / "0003.jpg")
     read = []
-    from beam_zoo import load
-
-    real = load.load_image
-    monkeypatch.setattr(load, "load_image", lambda path, side: read.append(path[-8:]) or real(path, side))
+    real = image_files.read_bytes
+    monkeypatch.setattr(image_files, "read_bytes", lambda path: read.append(path[-8:]) or real(path))
     second = predict(catalogue, trees, *options, output=first.output)
     assert sorted(read) == ["0003.jpg", "0007.jpg"]
     assert list(second.table("failures")["id_str"]) == ["gal 0005", "gal 0007"]
@@ -174,8 +174,9 @@ def test_failures_that_may_pass_are_tried_again(predict, trees, tmp_path, monkey
 def test_a_damaged_part_is_not_believed(predict, few, trees):
     first = predict(few, trees, *OPTIONS)
     path = first.output / "samples" / "part-0000002.parquet"
+    column = parquet.read_metadata(path).row_group(0).column(20)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[column.data_page_offset + column.total_compressed_size - 5] ^= 1
     path.write_bytes(data)
     shutil.rmtree(first.output / "_tables")  # so that the tables are built anew
     second = predict(few, trees, *OPTIONS, output=first.output)
