@@ -23,9 +23,11 @@ from benchmarks import workload
 
 WAYS = {
     "fp32": ([], 0.90),
+    "fp32 compiled": (["--compile"], 0.85),
     "bf16": (["--precision", "bf16"], 0.85),
     "bf16 compiled": (["--precision", "bf16", "--compile"], 0.85),
     "fp32, fast": (["--fast_images", "--fast_views"], 0.95),
+    "fp32 compiled, fast": (["--compile", "--fast_images", "--fast_views"], 0.90),
     "bf16, fast": (["--precision", "bf16", "--fast_images", "--fast_views"], 0.90),
     "bf16 compiled, fast": (["--precision", "bf16", "--compile", "--fast_images", "--fast_views"], 0.90),
 }
