@@ -26,6 +26,8 @@ PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.
 IMAGES_AT_ONCE = {"cpu": 8, "cuda": 1 << 20}
 """Images of one forward pass: on a CPU more are no faster, and the progress would stand still for longer."""
 
+COMPILED_SIZES = 64
+
 
 class MemberModel(nn.Module):
     """A member ready to predict: its encoder, and its head applied once per pass.
@@ -55,6 +57,11 @@ class MemberModel(nn.Module):
             self._compile()
 
     def _compile(self) -> None:
+        from torch._dynamo import config
+
+        # Members of one architecture share its code, and each size of view or of batch is compiled anew. By default torch
+        # silently stops to compile after eight.
+        config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_SIZES, True
         compiled: Any = torch.compile(self.encoder, dynamic=False)
         self.encoder = compiled
         blank = torch.zeros((1, *self.view.shape), dtype=torch.uint8)
