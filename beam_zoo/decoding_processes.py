@@ -30,7 +30,7 @@ from beam_zoo.device import one_thread
 from beam_zoo.errors import RunFailed
 
 AT_ONCE = 16
-"""Images of one message to a process: each message costs some tenths of a millisecond."""
+"""Most images of one message to a process, which costs some tenths of a millisecond; fewer where they keep more of them busy."""
 MOST_PROCESSES = 32
 _GRACE_S = 5.0
 _STARTING = threading.Lock()
@@ -45,7 +45,7 @@ class Processes(Decoders):
         others: as of `Decoders`.
 
     Raises:
-        OSError: this machine does not let processes be started, or share memory.
+        OSError, EOFError: this machine does not let processes be started, or share memory.
     """
 
     def __init__(self, count: int, batches: int, *others: Any) -> None:
@@ -62,18 +62,23 @@ class Processes(Decoders):
         self._pool = concurrent.futures.ProcessPoolExecutor(
             self._processes, context, _begin, (self.decoding, self._memory, context.Lock())
         )
-        for _ in range(self._processes):  # a process begins when there is something to do
-            self._pool.submit(os.getpid)
+        try:
+            for _ in range(self._processes):  # a process begins when there is something to do
+                self._pool.submit(os.getpid)
+        except BaseException:
+            self.close()  # or processes that still begin would miss what they share with this one, and say so at length
+            raise
 
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
         count = len(wanted)
+        at_once = max(1, min(AT_ONCE, count // self._processes))
 
         def send() -> tuple[int, list[concurrent.futures.Future[list[Left]]]]:
             number = self._free.get()
             sent = []
             try:
-                for first in range(0, count, AT_ONCE):
-                    some = [get() for get in wanted[first : first + AT_ONCE]]
+                for first in range(0, count, at_once):
+                    some = [get() for get in wanted[first : first + at_once]]
                     sent.append(self._pool.submit(_decode_some, some, first, count, number))
             except BaseException:
                 self._free.put(number)  # whoever still writes there writes for a step that ends now

@@ -64,7 +64,9 @@ class LoadImages(beam.DoFn):
         self._moving = concurrent.futures.ThreadPoolExecutor(1, initializer=one_thread)
         self._side_stream = SideStream(device)
         self._together = 1 if AHEAD[device] else TOGETHER
-        self._waiting = 2 * self._together + 1
+        self._waiting = (
+            2 * self._together + 1
+        )  # some that are decoded now, as many that are fetched, one to spare
         self._decoders = self._begin_to_decode(decoding, device)
 
     def teardown(self) -> None:
@@ -74,12 +76,13 @@ class LoadImages(beam.DoFn):
 
     def _begin_to_decode(self, decoding: Decoding, device: str) -> Decoders:
         if AHEAD[device]:
+            largest = min(self._run.batch_size, self._run.plan.snippet_size)
             try:
-                return Processes(self._run.batch_size, self._waiting, decoding, cores(self._run), device)
-            except OSError as error:
+                return Processes(largest, self._waiting, decoding, cores(self._run), device)
+            except (OSError, EOFError) as error:  # EOFError: the server could not part
                 LOGGER.warning(
                     "no processes can be started to decode images (%s): threads of the worker do it, several times slower",
-                    one_line(error),
+                    one_line(error) or type(error).__name__,
                 )
         return Threads(decoding, cores(self._run), device)
 

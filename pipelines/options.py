@@ -62,7 +62,12 @@ OPTIONS = [
     ),
     Option("precision", "text", "fp32", "of the encoder", choices=("fp32", "tf32", "bf16", "fp16")),
     Option("compile", "flag", False, "compile the encoders, which takes a minute and a C++ compiler"),
-    Option("fast_images", "flag", False, "decode large JPEGs to no more pixels than the views look at"),
+    Option(
+        "fast_images",
+        "flag",
+        False,
+        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more",
+    ),
     Option("fast_views", "flag", False, "make views many at a time on the device, within a grey level"),
     Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
     Option("seed", "integer", 0, "of all random draws", least=0),
