@@ -63,11 +63,15 @@ class Processes(Decoders):
             self._processes, context, _begin, (self.decoding, self._memory, context.Lock())
         )
         try:
-            for _ in range(self._processes):  # a process begins when there is something to do
-                self._pool.submit(os.getpid)
+            # In a thread, which no signal interrupts in the middle: a process that had only begun would complain at length.
+            self._sending.submit(self._begin_all).result()
         except BaseException:
-            self.close()  # or processes that still begin would miss what they share with this one, and say so at length
+            self.close()
             raise
+
+    def _begin_all(self) -> None:
+        for _ in range(self._processes):  # a process begins when there is something to do
+            self._pool.submit(os.getpid)
 
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
         count = len(wanted)
