@@ -2,7 +2,7 @@
 
     python -m benchmarks.planning --rows 10000000
 
-The limit is to read the file, hash its ids and write them once more: the table says how long pyarrow alone takes for that.
+The limit is to read the file and write its rows once more: the table says how long pyarrow alone takes for that.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.statistics
 
 Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other ensembles; the
-median of 5 runs side by side, as CPU time of this process. The limit is what cannot be left out: one pass over the
-samples for the fractions, and for each (answer, sample) two quantiles, each a product with a row of the table. The mixture's
+median of 5 runs side by side, as CPU time of this process. The limit is what cannot be left out: for each
+(answer, sample) two quantiles, each a product with a row of the table. The mixture's
 own interval (`--interval mixture`) is held against zoobot's medians alone.
 """
 
