@@ -7,7 +7,6 @@ check of unique ids. `--predict --rows 100000 --times 10` is of prediction itsel
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
