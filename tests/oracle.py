@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import parquet
 
 
 def load_tree(checkpoint: Path, **settings: Any) -> Any:
@@ -67,3 +68,11 @@ def assert_same_samples(one: pd.DataFrame, other: pd.DataFrame, tolerance: float
     a, b = (table.set_index(keys).sort_index() for table in (one, other))
     assert a.index.equals(b.index)
     np.testing.assert_allclose(a.to_numpy(), b.to_numpy(), rtol=tolerance)
+
+
+def damage(path: Path) -> None:
+    """Change a bit of the numbers in a Parquet file of samples; not of what nobody reads."""
+    column = parquet.read_metadata(path).row_group(0).column(20)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 5] ^= 1
+    path.write_bytes(data)
