@@ -83,6 +83,7 @@ class BatchViews(abc.ABC):
 
     def __init__(self, task: ViewTask, view: View) -> None:
         self.task, self._shape = task, (task.views, *view.shape)
+        self._bytes = math.prod(self._shape)
 
     @abc.abstractmethod
     def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
@@ -124,10 +125,10 @@ class EarlyViews(BatchViews):
     def __init__(self, task: ViewTask, view: View) -> None:
         super().__init__(task, view)
         self._view = view
-        self.stride = math.prod(self._shape)
+        self.stride = self._bytes
 
     def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
-        views = memory[: math.prod(self._shape)].reshape(self._shape)
+        views = memory[: self._bytes].reshape(self._shape)
         for number, key in enumerate(keys):
             views[number] = self._view.pixels(image, key)
         return None
@@ -135,7 +136,7 @@ class EarlyViews(BatchViews):
     def collect(
         self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
     ) -> torch.Tensor:
-        finished = memory[:, : math.prod(self._shape)]
+        finished = memory[:, : self._bytes]
         if len(chosen) < len(memory):
             finished = finished[list(chosen)]
         shape = (len(chosen), *self._shape)
@@ -177,33 +178,5 @@ class LateViews(EarlyViews):
         self._fast.batch(images, draws, out, raws)
         for place, raw in enumerate(left):
             if raw is None:
-                out[place] = torch.from_numpy(memory[chosen[place], : math.prod(self._shape)]).view(
-                    self._shape
-                )
+                out[place] = torch.from_numpy(memory[chosen[place], : self._bytes]).view(self._shape)
         return out
-
-
-def batch_views(
-    tasks: Sequence[ViewTask], *, fast: bool, late: bool, device: str = "cpu"
-) -> list[BatchViews]:
-    """How the views of tasks are made.
-
-    Args:
-        tasks: which views.
-        fast: by `FastView`.
-        late: those all at once, on the device.
-        device: `cpu` or `cuda`.
-
-    Raises:
-        UserError: a view has a step that is not made in batches, and is to be fast.
-    """
-    alone = all(task.member is None for task in tasks)
-    found: list[BatchViews] = []
-    for task in tasks:
-        if not fast:
-            found.append(EarlyViews(task, View(task.settings, alone=alone)))
-        elif late:
-            found.append(LateViews(task, FastView(task.settings, device, alone=alone)))
-        else:
-            found.append(EarlyViews(task, FastView(task.settings, alone=alone)))
-    return found

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from beam_zoo import images
-from beam_zoo.batch_views import BatchViews, Raw, ViewTask, batch_views
+from beam_zoo.batch_views import BatchViews, EarlyViews, LateViews, Raw, ViewTask
 from beam_zoo.device import host_buffer, one_thread, out_of_memory
 from beam_zoo.errors import UserError, one_line
+from beam_zoo.fast_views import FastView
 from beam_zoo.records import Failure
+from beam_zoo.views import View
 
 AHEAD = {"cpu": False, "cuda": True}
 """Whether images are decoded, and views made, while another batch is predicted.
@@ -44,7 +46,8 @@ class Decoding:
 
     Attributes:
         tasks: views that are needed.
-        fast, late: as of `batch_views`.
+        fast: whether views are made by `FastView`.
+        late: whether those are made of all images at once, on the device.
         least_side: as of `images.decode`.
     """
 
@@ -54,8 +57,24 @@ class Decoding:
     least_side: int | None
 
     def views(self, device: str) -> list[BatchViews]:
-        """The views, made on a device."""
-        return batch_views(self.tasks, fast=self.fast, late=self.late, device=device)
+        """How the views are made.
+
+        Args:
+            device: where those are made that are made all at once.
+
+        Raises:
+            UserError: a view has a step that is not made in batches, and is to be fast.
+        """
+        alone = all(task.member is None for task in self.tasks)
+        found: list[BatchViews] = []
+        for task in self.tasks:
+            if not self.fast:
+                found.append(EarlyViews(task, View(task.settings, alone=alone)))
+            elif self.late:
+                found.append(LateViews(task, FastView(task.settings, device, alone=alone)))
+            else:
+                found.append(EarlyViews(task, FastView(task.settings, alone=alone)))
+        return found
 
 
 def decode(
@@ -76,10 +95,12 @@ def decode(
     if isinstance(source, Failure):
         return source
     try:
-        data = source if isinstance(source, bytes) else images.read_bytes(source)
-        image = images.decode(data, side)
+        if isinstance(source, bytes):
+            image = images.decode(source, side)
+        else:
+            image = images.load_image(source, side)
     except images.ImageError as error:
-        return Failure(wanted.offset, "image", one_line(error), error.may_pass)
+        return image_failure(wanted.offset, error)
     large = image.width * image.height > images.LARGE_PIXELS
     try:
         with images.ONE_LARGE_IMAGE if large else contextlib.nullcontext():
@@ -87,6 +108,11 @@ def decode(
             return [view.fill(own, image, keys) for view, own, keys in filled]
     except Exception as error:
         return view_failure(wanted.offset, error)
+
+
+def image_failure(offset: int, error: images.ImageError) -> Failure:
+    """An image that could not be had."""
+    return Failure(offset, "image", one_line(error), error.may_pass)
 
 
 def view_failure(offset: int, error: Exception) -> Failure:

@@ -14,7 +14,7 @@ import torch
 
 from beam_zoo import parts, progress, randomness
 from beam_zoo.batch_views import ViewTask, needed_side, view_task
-from beam_zoo.decoders import AHEAD, Decoded, Decoders, Decoding, Threads, Wanted, view_failure
+from beam_zoo.decoders import AHEAD, Decoded, Decoders, Decoding, Threads, Wanted, image_failure, view_failure
 from beam_zoo.decoding_processes import Processes
 from beam_zoo.device import SideStream, cores, one_thread, usable_device
 from beam_zoo.errors import one_line
@@ -64,9 +64,8 @@ class LoadImages(beam.DoFn):
         self._moving = concurrent.futures.ThreadPoolExecutor(1, initializer=one_thread)
         self._side_stream = SideStream(device)
         self._together = 1 if AHEAD[device] else TOGETHER
-        self._waiting = (
-            2 * self._together + 1
-        )  # some that are decoded now, as many that are fetched, one to spare
+        # Some are decoded now, as many are fetched, and one is to spare.
+        self._waiting = 2 * self._together + 1
         self._decoders = self._begin_to_decode(decoding, device)
 
     def teardown(self) -> None:
@@ -160,7 +159,7 @@ class LoadImages(beam.DoFn):
             try:
                 return Wanted(offset, fetched.result(), keys)
             except ImageError as error:
-                return Wanted(offset, Failure(offset, "image", one_line(error), error.may_pass), keys)
+                return Wanted(offset, image_failure(offset, error), keys)
 
         return wait
 
