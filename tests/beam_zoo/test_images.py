@@ -108,7 +108,7 @@ def test_broken_bytes_are_one_reason_never_another_error() -> None:
 
 
 def test_where_images_are() -> None:
-    assert image_path("a/b.jpg", "/root") == "/root/a/b.jpg"
-    assert image_path("/a/b.jpg", "/root") == "/a/b.jpg"
-    assert image_path("gs://x/b.jpg", "/root") == "gs://x/b.jpg"
+    assert image_path("a/b.jpg", "/sky") == "/sky/a/b.jpg"
+    assert image_path("/a/b.jpg", "/sky") == "/a/b.jpg"
+    assert image_path("gs://x/b.jpg", "/sky") == "gs://x/b.jpg"
     assert image_path("a/b.jpg", "gs://x/images/") == "gs://x/images/a/b.jpg"
