@@ -65,15 +65,14 @@ class Decoding:
         Raises:
             UserError: a view has a step that is not made in batches, and is to be fast.
         """
-        alone = all(task.member is None for task in self.tasks)
         found: list[BatchViews] = []
         for task in self.tasks:
             if not self.fast:
-                found.append(EarlyViews(task, View(task.settings, alone=alone)))
+                found.append(EarlyViews(task, View(task.settings)))
             elif self.late:
-                found.append(LateViews(task, FastView(task.settings, device, alone=alone)))
+                found.append(LateViews(task, FastView(task.settings, device)))
             else:
-                found.append(EarlyViews(task, FastView(task.settings, alone=alone)))
+                found.append(EarlyViews(task, FastView(task.settings)))
         return found
 
 

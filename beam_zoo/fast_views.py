@@ -45,21 +45,20 @@ class FastView(View):
     Args:
         settings: of the view.
         device: where views are made, `cpu` or `cuda`.
-        alone: as of `View`.
 
     Raises:
         UserError: the view has a step that is not made in batches.
     """
 
-    def __init__(self, settings: dict[str, Any], device: str = "cpu", *, alone: bool = True) -> None:
-        super().__init__(settings, alone=alone)
+    def __init__(self, settings: dict[str, Any], device: str = "cpu") -> None:
+        super().__init__(settings)
         self._device = device
         self._pieces = Pieces(GRID_IMAGES[device], "--fast_views", "images", "one image")
         self._affine: v2.RandomAffine | None = None
         self._sizing: list[Any] = []
         self._flips: list[Any] = []
         self._erasing: list[Any] = []
-        for step in self._to_pixels.transforms:
+        for step in self._steps:
             if isinstance(step, v2.RandomAffine):
                 self._affine = step
             elif isinstance(step, v2.Resize | v2.CenterCrop):
@@ -77,7 +76,7 @@ class FastView(View):
             raise UserError(
                 f"--fast_views cannot make a view with interpolation_method {method}: leave --fast_views out"
             )
-        self._same = functools.cache(self._draw)
+        self._same_draw = functools.cache(self._draw)
 
     def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
         """The view of one image, as `View.pixels`; made on the CPU."""
@@ -105,7 +104,7 @@ class FastView(View):
             key: where the draws start, as in `View.pixels`; None for a view without random draws.
         """
         if key is None:
-            return self._same(height, width, 0)
+            return self._same_draw(height, width, 0)
         return self._draw(height, width, key)
 
     def _draw(self, height: int, width: int, key: int) -> Draw:

@@ -4,10 +4,10 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 (`View.to_float`), so that images travel as uint8, a quarter of the bytes, with the same numbers.
 """
 
-import contextlib
 import json
 import math
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ GLOBAL_GENERATOR = threading.Lock()
 galaxy_datasets' transforms draw from it, those of deterministic views too (a rotation between 0 and 0 degrees),
 and so do the constructors of models.
 """
+Drawn = tuple[Any, dict[str, Any]]
+"""A step of torchvision, and the parameters that were drawn for it."""
 
 
 def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]:
@@ -80,19 +82,68 @@ def _check_size(size: Any) -> None:
         raise UserError(f"view: output_size must be a number of pixels from 1 to {LARGEST}, not {size!r}")
 
 
+class Draws:
+    """The random draws of one view, in turns between which other threads draw theirs.
+
+    Args:
+        key: where they start.
+    """
+
+    def __init__(self, key: int) -> None:
+        self._key, self._state = key, torch.empty(0)
+
+    def __enter__(self) -> None:
+        GLOBAL_GENERATOR.acquire()
+        if len(self._state):
+            torch.default_generator.set_state(self._state)
+        else:
+            torch.default_generator.manual_seed(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._state = torch.default_generator.get_state()
+        GLOBAL_GENERATOR.release()
+
+
+def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Drawn]]:
+    """Apply steps of torchvision as they apply themselves, but draw in turns: an image takes milliseconds, its draws few.
+
+    Args:
+        steps: transforms of torchvision's version 2.
+        image: what the first of them takes.
+        draws: of this image.
+
+    Returns:
+        What the last of them makes, and the steps that were not left out by chance, with their parameters.
+    """
+    from torchvision.transforms import v2
+
+    done: list[Drawn] = []
+    for step in steps:
+        with draws:
+            if hasattr(step, "p") and torch.rand(1) >= step.p:
+                continue
+            parameters = None if isinstance(step, v2.RandomApply) else step.make_params([image])
+        if parameters is None:
+            image, some = make(step.transforms, image, draws)
+            done += some
+        else:
+            image = step.transform(image, parameters)
+            done.append((step, parameters))
+    return image, done
+
+
 class View:
     """One view of galaxy_datasets.
 
     Args:
         settings: of the view.
-        alone: whether no other thread makes random views at the same time.
 
     Attributes:
         random: whether two draws may differ.
         shape: (channel, height, width) of its pixels.
     """
 
-    def __init__(self, settings: dict[str, Any], *, alone: bool = True) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         from galaxy_datasets import transforms
         from omegaconf import DictConfig
         from torchvision.transforms import v2
@@ -102,15 +153,13 @@ class View:
         except Exception as error:
             raise UserError(f"view: galaxy_datasets refuses these settings: {one_line(error)}") from None
         last = next(i for i, step in enumerate(steps) if isinstance(step, v2.ToDtype))
-        self._to_pixels = v2.Compose(steps[:last])
+        self._steps = steps[:last]
         self._to_float = v2.Compose(steps[last:])
         self.random = is_random(settings)
-        # Deterministic views draw too: next to random ones they must not do so at the same time.
-        self._undisturbed = contextlib.nullcontext() if alone else GLOBAL_GENERATOR
+        self._same: dict[tuple[int, int], list[Drawn]] = {}
         blank = Image.new("RGB", (424, 424))
         try:
-            with GLOBAL_GENERATOR:
-                self.shape: tuple[int, int, int] = self._to_pixels(blank).numpy().shape
+            self.shape: tuple[int, int, int] = make(self._steps, blank, Draws(0))[0].numpy().shape
             self.to_float(torch.zeros((1, *self.shape), dtype=torch.uint8))
         except Exception as error:
             raise UserError(f"view: galaxy_datasets cannot use these settings: {one_line(error)}") from None
@@ -126,12 +175,16 @@ class View:
         Returns:
             uint8, shape (channel, height, width).
         """
-        if key is None:
-            with self._undisturbed:
-                return self._to_pixels(image).numpy()
-        with GLOBAL_GENERATOR:
-            torch.default_generator.manual_seed(key)
-            return self._to_pixels(image).numpy()
+        known = self._same.get(image.size) if key is None else None
+        if known is None:
+            made, drawn = make(self._steps, image, Draws(key or 0))
+            if key is None:
+                self._same[image.size] = drawn
+        else:
+            made = image
+            for step, parameters in known:
+                made = step.transform(made, parameters)
+        return made.numpy()
 
     def to_float(self, pixels: torch.Tensor) -> torch.Tensor:
         """What the encoder takes: float32 in [0, 1] (or normalised), on the device of `pixels`.

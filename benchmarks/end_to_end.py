@@ -5,13 +5,16 @@
 2 members (convnext_nano) x 3 passes, minimal view of 224 px, 512 galaxies of 424 px; samples, tables and manifest. The bare
 loop has the same models, without Beam, and pixels that are in memory already; it runs before and after each run of the
 command, both in a process of their own. The clock of the command starts when its models are loaded (and compiled) and ends
-with the manifest.
+with the manifest. A third process makes the images and views alone: the limit is what is left of the bare rate when these
+take all cores in between, and all else takes nothing.
 """
 
 import argparse
 import contextlib
+import functools
 import multiprocessing.forkserver
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -66,6 +69,28 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
         workload.answer(measure)
 
 
+def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float]:
+    """Galaxies a second of images and views alone, as the command makes them, on all cores."""
+    from beam_zoo.batch_views import ViewTask, needed_side
+    from beam_zoo.decoders import Decoding, Threads, Wanted
+    from beam_zoo.load import TOGETHER
+    from beam_zoo.views import view_settings
+    from tests import oracle
+
+    task = ViewTask("view", view_settings(dict(workload.VIEW), False), None, 1)
+    side = needed_side([task]) if "--fast_images" in words else None
+    decoding = Decoding([task], fast="--fast_views" in words, late=False, least_side=side)
+    threads = Threads(decoding, len(os.sched_getaffinity(0)), "cpu")
+    paths = oracle.paths_of(folder / "catalogue.csv")[:galaxies]
+    wanted = [functools.partial(Wanted, 0, str(path), [[None]]) for path in paths]
+    begin = time.perf_counter()
+    for start in range(0, galaxies, TOGETHER * 32):
+        threads.start(wanted[start : start + TOGETHER * 32])()
+    rate = galaxies / (time.perf_counter() - begin)
+    threads.close()
+    return {"rate": rate}
+
+
 def processor_time() -> float:
     """Seconds that this process and the processes that decoded for it, once they have ended, were on a core."""
     server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
@@ -107,19 +132,23 @@ def command_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, flo
         }
 
 
-def pairs(folder: Path, way: str, galaxies: int, times: int) -> Iterator[tuple[float, float]]:
-    """(bare rate, command's rate), measured side by side."""
+def measured(folder: Path, way: str, galaxies: int, times: int) -> Iterator[tuple[float, float, float]]:
+    """(bare rate, images' rate, command's rate), side by side."""
     words = ["--galaxies", str(galaxies), "--folder", str(folder)]
     me = "benchmarks.end_to_end"
-    with workload.asked(me, *words, "--bare", way) as bare:
+    with (
+        workload.asked(me, *words, "--bare", way) as bare,
+        workload.asked(me, *words, "--images", way) as images,
+    ):
         bare()
         for number in range(times + 1):
             before = bare()["rate"]
             # Another process each time: who runs the command once has its memory as it is then.
             with workload.asked(me, *words, "--command", way) as command:
                 rate = command()["rate"]
+            after, alone = bare()["rate"], images()["rate"]
             if number:  # the first fills caches: of files, and of compiled code
-                yield (before + bare()["rate"]) / 2, rate
+                yield (before + after) / 2, alone, rate
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -128,11 +157,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--galaxies", type=int, default=512)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    for name in ("bare", "command", "folder"):
+    for name in ("bare", "images", "command", "folder"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.bare:
         bare_loop(Path(options.folder), WAYS[options.bare][0], options.galaxies // 4)
+        return
+    if options.images:
+        words = WAYS[options.images][0]
+        workload.answer(lambda: image_rate(Path(options.folder), words, options.galaxies))
         return
     if options.command:
         words = WAYS[options.command][0]
@@ -140,21 +173,21 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(workload.describe())
     print(f"{options.galaxies} galaxies, medians of {options.times}; galaxies/s")
-    print(f"{'':22} {'bare':>6} {'command':>8} {'ratio':>6} {'(least, most)':>14} {'asked':>6}")
+    head = f"{'bare':>6} {'images':>7} {'command':>8} {'ratio':>6} {'(least, most)':>14} {'limit':>6} {'asked':>6}"
+    print(f"{'':22} {head}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workload.write_catalogue(folder, options.galaxies)
         workload.write_members(folder)
         for way in options.ways:
-            found = list(pairs(folder, way, options.galaxies, options.times))
-            ratios = sorted(command / bare for bare, command in found)
-            middle = len(found) // 2
-            bare, command = (sorted(values)[middle] for values in zip(*found, strict=True))
+            found = list(measured(folder, way, options.galaxies, options.times))
+            ratios = sorted(command / bare for bare, _, command in found)
+            # What is left of the bare rate when images take the cores, one after the other, and nothing else anything.
+            limit = statistics.median(images / (bare + images) for bare, images, _ in found)
+            bare, images, command = map(statistics.median, zip(*found, strict=True))
+            rates = f"{bare:6.1f} {images:7.1f} {command:8.1f} {statistics.median(ratios):6.2f}"
             spread = f"{ratios[0]:.2f}, {ratios[-1]:.2f}"
-            print(
-                f"{way:22} {bare:6.1f} {command:8.1f} {ratios[middle]:6.2f} {spread:>14} {WAYS[way][1]:6.2f}",
-                flush=True,
-            )
+            print(f"{way:22} {rates} {spread:>14} {limit:6.2f} {WAYS[way][1]:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

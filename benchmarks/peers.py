@@ -25,6 +25,8 @@ import pandas as pd
 from benchmarks import workload
 
 OURS = {"this project": [], "this project, bf16 compiled": ["--precision", "bf16", "--compile"]}
+SAME = 1e-6
+"""Vote fractions of two ways in fp32 differ by less."""
 PEERS = {"zoobot": "zoobot", "torch DataLoader": "loader", "Ray Data": "ray"}
 
 
@@ -127,12 +129,16 @@ def main(argv: list[str] | None = None) -> None:
                 rates.setdefault(way, []).append((options.more - options.few) / (seconds[1] - seconds[0]))
             print(f"round {number + 1} of {options.times}", file=sys.stderr, flush=True)
     first = options.ways[0]
+    wrong = False
     print(f"{'':30} galaxies/s  times {first}  peak memory, MiB  largest difference of a vote fraction")
     for way in options.ways:
         rate = statistics.median(rates[way])
         times = statistics.median(a / b for a, b in zip(rates[way], rates[first], strict=True))
         difference = np.abs(still[way].to_numpy() - still[first].to_numpy()).max()
+        wrong = wrong or (difference > SAME and "bf16" not in way)
         print(f"{way:30} {rate:10.1f} {times:11.1f} {memory[way]:18.0f}  {difference:.1e}")
+    if wrong:
+        raise SystemExit(f"vote fractions in fp32 differ by more than {SAME}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from beam_zoo.errors import UserError
 from beam_zoo.fast_views import FastView
 from beam_zoo.images import decode
 from beam_zoo.views import View, least_side, view_settings
-from tests import oracle
+from benchmarks import workload
+from tests import checkpoints, galaxies, oracle
 
 VIEWS = {
     "minimal": "minimal",
@@ -81,6 +82,26 @@ def test_one_draw_is_one_view(images):
     backwards = batch(view, raw[::-1], draws[::-1]).flip(0)
     alone = torch.cat([batch(view, [image], [draw]) for image, draw in zip(raw, draws, strict=True)])
     assert torch.equal(together, backwards) and torch.equal(together, alone)
+
+
+@pytest.mark.slow
+def test_vote_fractions_of_a_large_encoder(tmp_path):
+    """The tolerance that docs/performance.md states, of convnext_nano and real galaxies of 424 px where they are at hand."""
+    view = {"base": "minimal", "output_size": 224}
+    settings = view_settings(view, False)
+    fast, exact = FastView(settings), oracle.view(**view)
+    images = [oracle.image(path) for path in oracle.paths_of(galaxies.best(tmp_path, 48))]
+    model = oracle.load_tree(checkpoints.tree(tmp_path / "m.ckpt", architecture_name="convnext_nano"))
+    with torch.inference_mode():
+        found = [
+            workload.fractions(model, model.encoder(torch.stack(pixels)))
+            for pixels in (
+                [exact(image) for image in images],
+                [fast.to_float(torch.from_numpy(fast.pixels(image))) for image in images],
+            )
+        ]
+    moved = np.abs(found[0] - found[1])
+    assert 0 < moved.max() < 2e-2 and np.median(moved) < 2e-4 and np.quantile(moved, 0.99) < 4e-3
 
 
 def test_no_image_at_all():
