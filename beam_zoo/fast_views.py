@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from beam_zoo.device import Pieces, host_buffer, used_here
 from beam_zoo.errors import UserError
-from beam_zoo.views import GLOBAL_GENERATOR, View
+from beam_zoo.views import GLOBAL_GENERATOR, SIZES_KEPT, View
 
 GRID_IMAGES, GRID_PIXELS = {"cpu": 1, "cuda": 64}, 64 * 424 * 424
 """Images of one resampling: on a CPU one stays in the cache, on a GPU 64 of 424 px, or as many pixels, take half a gigabyte."""
@@ -76,7 +76,7 @@ class FastView(View):
             raise UserError(
                 f"--fast_views cannot make a view with interpolation_method {method}: leave --fast_views out"
             )
-        self._same_draw = functools.cache(self._draw)
+        self._same_draw = functools.lru_cache(SIZES_KEPT)(self._draw)
 
     def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
         """The view of one image, as `View.pixels`; made on the CPU."""

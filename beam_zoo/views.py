@@ -18,6 +18,8 @@ from beam_zoo.errors import UserError, did_you_mean, one_line
 
 NAMES = ("default", "minimal", "fast")
 LARGEST = 4096
+SIZES_KEPT = 1000
+"""Sizes of images for which the parameters of a view without random draws are kept."""
 
 GLOBAL_GENERATOR = threading.Lock()
 """Held by whoever draws from torch's global generator, which all threads of a process share.
@@ -178,7 +180,7 @@ class View:
         known = self._same.get(image.size) if key is None else None
         if known is None:
             made, drawn = make(self._steps, image, Draws(key or 0))
-            if key is None:
+            if key is None and len(self._same) < SIZES_KEPT:
                 self._same[image.size] = drawn
         else:
             made = image

@@ -73,10 +73,12 @@ def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float
     """Galaxies a second of images and views alone, as the command makes them, on all cores."""
     from beam_zoo.batch_views import ViewTask, needed_side
     from beam_zoo.decoders import Decoding, Threads, Wanted
+    from beam_zoo.device import keep_freed_memory
     from beam_zoo.load import TOGETHER
     from beam_zoo.views import view_settings
     from tests import oracle
 
+    keep_freed_memory()
     task = ViewTask("view", view_settings(dict(workload.VIEW), False), None, 1)
     side = needed_side([task]) if "--fast_images" in words else None
     decoding = Decoding([task], fast="--fast_views" in words, late=False, least_side=side)

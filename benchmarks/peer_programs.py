@@ -5,6 +5,7 @@ zoobot's own friendly and advanced tables.
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,10 @@ class Predict:
     """An actor of Ray Data: all models and passes for a batch of images."""
 
     def __init__(self, checkpoints: list[str], passes: int) -> None:
+        import torch
+
+        # Ray gives an actor of one CPU one thread, and with all CPUs it would leave none to read images.
+        torch.set_num_threads(os.cpu_count() or 1)
         self._models, self._passes = [_load(checkpoint) for checkpoint in checkpoints], passes
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +123,6 @@ def _read(batch: dict[str, Any]) -> dict[str, Any]:
 
 def ray(catalogue: pd.DataFrame, checkpoints: list[str], passes: int, output: Path) -> None:
     """Ray Data: one map_batches that reads images, one with an actor that predicts."""
-    import os
-
     import ray as cluster
 
     # Workers import this module as the driver did.
