@@ -76,6 +76,10 @@ class FastView(View):
             raise UserError(
                 f"--fast_views cannot make a view with interpolation_method {method}: leave --fast_views out"
             )
+        if self._affine is not None and np.any(self._affine.fill):
+            raise UserError(
+                f"--fast_views cannot make a view with fill {self._affine.fill}: leave --fast_views out"
+            )
         self._same_draw = functools.lru_cache(SIZES_KEPT)(self._draw)
 
     def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:

@@ -4,10 +4,11 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 (`View.to_float`), so that images travel as uint8, a quarter of the bytes, with the same numbers.
 """
 
+import contextlib
 import json
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -92,18 +93,19 @@ class Draws:
     """
 
     def __init__(self, key: int) -> None:
-        self._key, self._state = key, torch.empty(0)
+        self._key = key
+        self._state: torch.Tensor | None = None
 
-    def __enter__(self) -> None:
-        GLOBAL_GENERATOR.acquire()
-        if len(self._state):
-            torch.default_generator.set_state(self._state)
-        else:
-            torch.default_generator.manual_seed(self._key)
-
-    def __exit__(self, *_: object) -> None:
-        self._state = torch.default_generator.get_state()
-        GLOBAL_GENERATOR.release()
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Nobody else draws, and torch's global generator goes on where this view's last turn left it."""
+        with GLOBAL_GENERATOR:
+            if self._state is None:
+                torch.default_generator.manual_seed(self._key)
+            else:
+                torch.default_generator.set_state(self._state)
+            yield
+            self._state = torch.default_generator.get_state()
 
 
 def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Drawn]]:
@@ -121,7 +123,7 @@ def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Draw
 
     done: list[Drawn] = []
     for step in steps:
-        with draws:
+        with draws.turn():
             if hasattr(step, "p") and torch.rand(1) >= step.p:
                 continue
             parameters = None if isinstance(step, v2.RandomApply) else step.make_params([image])

@@ -134,8 +134,10 @@ def main(argv: list[str] | None = None) -> None:
     for way in options.ways:
         rate = statistics.median(rates[way])
         times = statistics.median(a / b for a, b in zip(rates[way], rates[first], strict=True))
+        pd.testing.assert_index_equal(still[way].columns, still[first].columns)
+        pd.testing.assert_index_equal(still[way].index, still[first].index)
         difference = np.abs(still[way].to_numpy() - still[first].to_numpy()).max()
-        wrong = wrong or (difference > SAME and "bf16" not in way)
+        wrong = wrong or not (difference < SAME or "bf16" in way)
         print(f"{way:30} {rate:10.1f} {times:11.1f} {memory[way]:18.0f}  {difference:.1e}")
     if wrong:
         raise SystemExit(f"vote fractions in fp32 differ by more than {SAME}")

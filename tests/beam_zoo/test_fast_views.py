@@ -120,6 +120,7 @@ def test_no_image_at_all():
         ({"base": "minimal", "posterize": {"bits": 3}}, "RandomPosterize"),
         ({"base": "minimal", "color_jitter_prob": 0.5, "color_jitter": {"hue": 0.1}}, "RandomApply"),
         ({"base": "minimal", "interpolation_method": "nearest"}, "interpolation_method nearest"),
+        ({"base": "minimal", "random_affine": {"degrees": 0, "scale": [0.8, 0.8], "fill": 200}}, "fill 200"),
     ],
 )
 def test_steps_that_are_not_made_in_batches(changes, step):

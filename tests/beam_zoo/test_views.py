@@ -13,6 +13,7 @@ STILL = {
     "minimal": {"base": "minimal"},
     "small and wide": {"base": "minimal", "output_size": [64, 100]},
     "always flipped": {"base": "minimal", "flip_prob": 1.0},
+    "framed": {"base": "minimal", "random_affine": {"degrees": 0, "scale": [0.8, 0.8], "fill": 200}},
     "cut": {"base": "fast", "flip_prob": 0.0, "rotation_prob": 0.0, "random_resized_crop": None},
     "normalised": {"base": "minimal", "normalize": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3]}},
 }
@@ -53,10 +54,11 @@ def test_still(images, name, greyscale):
         assert torch.equal(view.to_float(torch.from_numpy(view.pixels(image))), theirs(image))
 
 
+@pytest.mark.parametrize("greyscale", [False, True])
 @pytest.mark.parametrize("name", MOVING)
-def test_moving_in_many_threads(images, name):
+def test_moving_in_many_threads(images, name, greyscale):
     changes = {"output_size": 64, **MOVING[name]}
-    view, theirs = View(view_settings(changes, False)), oracle.view(**changes)
+    view, theirs = View(view_settings(changes, greyscale)), oracle.view(**changes, greyscale=greyscale)
     assert view.random
     work = [(image, 1000 * number + draw) for number, image in enumerate(images) for draw in range(6)]
     expected = []
@@ -74,3 +76,28 @@ def test_moving_in_many_threads(images, name):
         list(pool.map(disturb, range(50)))
     for found, pixels in zip(made, expected, strict=True):
         assert torch.equal(view.to_float(torch.from_numpy(found.result())), pixels)
+
+
+def test_a_failure_stops_nobody_else(images, monkeypatch):
+    """Whatever fails while a view has its turn to draw: the next view has its own."""
+    view = View(view_settings({"base": "default", "output_size": 64}, False))
+    expected = view.pixels(images[0], 5)
+    for name in ("manual_seed", "set_state", "get_state"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "default_generator", _Failing(name))
+            with pytest.raises(MemoryError):
+                view.pixels(images[0], 5)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert (pool.submit(view.pixels, images[0], 5).result(timeout=60) == expected).all()
+
+
+class _Failing:
+    """torch's generator, with a method that fails."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._generator = name, torch.default_generator
+
+    def __getattr__(self, name: str):
+        if name == self._name:
+            raise MemoryError(name)
+        return getattr(self._generator, name)
