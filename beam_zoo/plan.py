@@ -127,6 +127,11 @@ class Plan:
         """The table part that a snippet belongs to."""
         return snippet // self.snippets_per_table
 
+    def table_snippets(self, part: int) -> range:
+        """Snippets of a table part."""
+        first = part * self.snippets_per_table
+        return range(first, min(self.snippets, first + self.snippets_per_table))
+
     def table_rows(self, part: int) -> range:
         """Catalogue rows of a table part."""
         size = self.snippets_per_table * self.snippet_size

@@ -1,5 +1,6 @@
 """Carry out a prepared run: samples, then tables, then the manifest."""
 
+import contextlib
 import dataclasses
 import functools
 import random
@@ -11,7 +12,9 @@ import apache_beam as beam
 
 from beam_zoo import output as outputs
 from beam_zoo import parts
+from beam_zoo.decoders import AHEAD
 from beam_zoo.errors import UserError
+from beam_zoo.plan import Plan
 from beam_zoo.progress import StoredProgress, WorkersProgress
 from beam_zoo.records import Snippet
 from beam_zoo.retry import to_retry
@@ -21,6 +24,7 @@ from pipelines import manifest as manifests
 from pipelines import prepare as preparation
 from pipelines.build import build_tables, tables_are_built
 from pipelines.describe import describe
+from pipelines.meanwhile import tables_meanwhile
 from pipelines.options import Options
 from pipelines.samples import samples
 from pipelines.tables import tables
@@ -59,7 +63,8 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
     remove_reports(run.output, *{run.plan.table_part(snippet.number) for snippet in missing + again})
     here = beam_options.runner_name(options.beam) == beam_options.DIRECT
     if here:
-        predict_here(run, missing + again, options.beam)
+        with _tables_meanwhile(run, missing, whole=not options.snippets):
+            predict_here(run, missing + again, options.beam)
     else:
         on = functools.partial(on_cluster, flags=options.beam)
         hints = prepared.hints
@@ -86,6 +91,16 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
     return manifests.exit_code(manifest, run.output, options.max_failure_fraction)
 
 
+def _tables_meanwhile(
+    run: Run, missing: list[Snippet], *, whole: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Builds tables beside a GPU, if there are going to be any."""
+    several = len({run.plan.table_part(snippet.number) for snippet in missing}) > 1
+    return (
+        tables_meanwhile(run.output) if AHEAD[run.device] and whole and several else contextlib.nullcontext()
+    )
+
+
 def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
     """Samples of these snippets, on the local runner: one pipeline, so that models load once."""
     if not snippets:
@@ -93,7 +108,7 @@ def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
     galaxies = sum(len(snippet.offsets) for snippet in snippets)
     with WorkersProgress(galaxies, run.plan.command) as progress:
         watched = dataclasses.replace(run, progress=progress.folder)
-        order = _own_order(snippets)
+        order = _own_order(run.plan, snippets)
         direct.run(lambda p: samples(p | beam.Create(order, reshuffle=False), watched), flags)
 
 
@@ -111,7 +126,7 @@ def predict_on_cluster(
     sent = run.for_workers()
 
     def build(p: beam.Pipeline) -> None:
-        new = samples(p | "snippets to do" >> beam.Create(_own_order(snippets)), sent, hints)
+        new = samples(p | "snippets to do" >> beam.Create(_own_order(run.plan, snippets)), sent, hints)
         if stored is None:
             return
         known = [ref for refs in stored.values() for ref in refs]
@@ -130,6 +145,10 @@ def _stored_galaxies(run: Run, snippets: list[Snippet]) -> int:
     return sum(len(s.offsets) for s in snippets if parts.part_name(s.number, s.attempt) in there)
 
 
-def _own_order(snippets: list[Snippet]) -> list[Snippet]:
-    """A random order of this job's own: two jobs on one output then rarely take the same snippet."""
-    return random.Random(time.time_ns()).sample(snippets, len(snippets))
+def _own_order(plan: Plan, snippets: list[Snippet]) -> list[Snippet]:
+    """A random order of this job's own, one table part after the other: two jobs on one output rarely take the same snippet."""
+    drawn = random.Random(time.time_ns())
+    by_part: dict[int, list[Snippet]] = {}
+    for snippet in drawn.sample(snippets, len(snippets)):
+        by_part.setdefault(plan.table_part(snippet.number), []).append(snippet)
+    return [snippet for part in by_part.values() for snippet in part]
