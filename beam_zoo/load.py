@@ -33,6 +33,8 @@ TOGETHER = 4
 
 The encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
 """
+MOVING = 3
+"""Threads that move batches to a GPU: one that copies raw pixels of 424 px takes 0.15 ms an image (H100, 16 cores)."""
 
 
 class LoadImages(beam.DoFn):
@@ -61,11 +63,11 @@ class LoadImages(beam.DoFn):
         decoding = Decoding(tasks, plan.fast_views, AHEAD[device], least_side)
         # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
-        self._moving = concurrent.futures.ThreadPoolExecutor(1, initializer=one_thread)
+        self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)
         self._side_stream = SideStream(device)
         self._together = 1 if AHEAD[device] else TOGETHER
-        # Some are decoded now, as many are fetched, and one is to spare.
-        self._waiting = 2 * self._together + 1
+        # Some are decoded now, as many are fetched, and others are moved to the device, or one is to spare.
+        self._waiting = 2 * self._together + (MOVING if AHEAD[device] else 1)
         self._decoders = self._begin_to_decode(decoding, device)
 
     def teardown(self) -> None:

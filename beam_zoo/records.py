@@ -1,10 +1,14 @@
 """The few records that travel between the steps of the pipeline."""
 
 import dataclasses
+import operator
+import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from apache_beam import coders
+from apache_beam.coders.coder_impl import CallbackCoderImpl
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +95,27 @@ class Batch:
     def nbytes(self) -> int:
         """Bytes of pixels that the batch holds."""
         return sum(array.nbytes for array in self.pixels.values())
+
+
+class BatchCoder(coders.Coder):
+    """Pickle; but Beam, which asks for the size of some elements after every step, need not pickle them for that.
+
+    On a GPU it would wait there for all that is under way, and copy it.
+    """
+
+    def _create_impl(self) -> CallbackCoderImpl:
+        return CallbackCoderImpl(pickle.dumps, pickle.loads, operator.attrgetter("nbytes"))
+
+    def is_deterministic(self) -> bool:
+        """Batches are no keys."""
+        return False
+
+    def to_type_hint(self) -> type[Batch]:
+        """What it encodes."""
+        return Batch
+
+
+coders.registry.register_coder(Batch, BatchCoder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,9 @@
 
 2 members (convnext_nano) x 3 passes, minimal view of 224 px, 512 galaxies of 424 px; samples, tables and manifest. The bare
 loop has the same models, without Beam, and pixels that are in memory already; it runs before and after each run of the
-command, both in a process of their own. The clock of the command starts when its models are loaded (and compiled) and ends
-with the manifest. A third process makes the images and views alone: the limit is what is left of the bare rate when these
-take all cores in between, and all else takes nothing.
+command, both in a process of their own. The clock of the command starts when its models are loaded (and compiled) and its
+decoders are there, and ends with the manifest. A third process makes the images and views alone: the limit is what is left
+of the bare rate when these take all cores in between, and all else takes nothing.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -104,23 +104,29 @@ def processor_time() -> float:
 
 @contextlib.contextmanager
 def _loaded() -> Iterator[list[tuple[float, float]]]:
-    """When models were loaded: on the clock, and in the processor time of this process."""
+    """When models were loaded, and decoders began: on the clock, and in the processor time of this process."""
     from beam_zoo.inference import MemberHandler
+    from beam_zoo.load import LoadImages
 
     moments: list[tuple[float, float]] = []
-    load = MemberHandler.load_model
 
-    def noted(handler: MemberHandler) -> Any:
-        model = load(handler)
-        moments.append((time.perf_counter(), processor_time()))
-        return model
+    def noted(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def do(whose: Any) -> Any:
+            done = work(whose)
+            moments.append((time.perf_counter(), processor_time()))
+            return done
 
-    with mock.patch.object(MemberHandler, "load_model", noted):
+        return do
+
+    with (
+        mock.patch.object(MemberHandler, "load_model", noted(MemberHandler.load_model)),
+        mock.patch.object(LoadImages, "setup", noted(LoadImages.setup)),
+    ):
         yield moments
 
 
 def command_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float]:
-    """Of the command, from the last model's loading to the manifest: galaxies a second, and processor seconds a galaxy."""
+    """Of the command, from the end of its start-up to the manifest: galaxies a second, and processor seconds a galaxy."""
     from pipelines import predict
 
     given = ["--passes", str(workload.PASSES), "--limit", str(galaxies), *words]

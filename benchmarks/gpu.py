@@ -1,6 +1,6 @@
 """The whole command against the bare forward pass, on a GPU, and the CPU cores that it takes to feed it.
 
-    python -m benchmarks.gpu
+    python -m benchmarks.gpu [--architecture convnext_base]
 
 As benchmarks.end_to_end, with batches of 256, on JPEGs that were read once before. The bare loop has its pixels on the card;
 bf16, compiled. Cores are the processor time of the command, a galaxy, times the bare rate.
@@ -8,6 +8,7 @@ bf16, compiled. Cores are the processor time of the command, a galaxy, times the
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The whole command against the bare forward pass, on a GPU.")
     parser.add_argument("--galaxies", type=int, default=16_384)
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--architecture", default=workload.ARCHITECTURE, help="timm's name of the encoder")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     for name in ("way", "folder"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
@@ -74,17 +76,21 @@ def main(argv: list[str] | None = None) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("this machine has no GPU: nothing was measured")
     print(workload.describe())
+    print(f"2 {options.architecture}, {options.galaxies} galaxies, medians of {options.times}; galaxies/s")
     print(f"{'':22} {'bare':>8} {'command':>8} {'ratio':>6} {'asked':>6} {'cores':>6}")
     with tempfile.TemporaryDirectory() as name:
         workload.write_catalogue(Path(name), options.galaxies)
-        workload.write_members(Path(name))
+        workload.write_members(Path(name), options.architecture)
         words = ["benchmarks.gpu", "--folder", name, "--galaxies", str(options.galaxies)]
         with workload.asked(*words) as bare:
             bare()
             for way in options.ways:
                 with workload.asked(*words, "--way", way) as command:
                     command()  # what is imported and compiled is not the galaxies' cost
-                    found = [(bare()["rate"], command()) for _ in range(options.times)]
+                    found = []
+                    for _ in range(options.times):
+                        found.append((bare()["rate"], command()))
+                        print(f"  {found[-1]}", file=sys.stderr, flush=True)
                 alone = statistics.median(rate for rate, _ in found)
                 rate = statistics.median(ours["rate"] for _, ours in found)
                 ratio = statistics.median(ours["rate"] / rate for rate, ours in found)

@@ -7,7 +7,7 @@ from apache_beam.ml.inference.base import RunInference
 
 from beam_zoo.inference import MemberHandler
 from beam_zoo.load import STORED, LoadImages
-from beam_zoo.records import PartRef, Snippet
+from beam_zoo.records import Batch, PartRef, Snippet
 from beam_zoo.run import Run
 from beam_zoo.store import REMAINDERS, Store, StoreGathered
 
@@ -31,6 +31,7 @@ def samples(
     # Paths travel, pixels never do: nothing between the images and the stored samples is a shuffle of ours.
     loading = _hinted(beam.ParDo(LoadImages(run)), hints).with_outputs(STORED, main="batches")
     loaded = snippets | "spread" >> beam.Reshuffle() | "load images" >> loading
+    loaded.batches.element_type = Batch
     stored = store(infer(loaded.batches, run, hints), run, hints)
     return (stored, loaded[STORED]) | "all parts" >> beam.Flatten()
 
@@ -38,7 +39,7 @@ def samples(
 def infer(batches: beam.PCollection, run: Run, hints: dict[str, str] | None = None) -> beam.PCollection:
     """One RunInference per checkpoint, chained: each adds its outputs to the batch, so images are read once."""
     for member in run.plan.members:
-        inference = _hinted(RunInference(MemberHandler(member, run)), hints)
+        inference = _hinted(RunInference(MemberHandler(member, run)), hints).with_output_types(Batch)
         batches = batches | f"infer {member.name}" >> inference
     return batches
 
