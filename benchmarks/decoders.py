@@ -2,7 +2,7 @@
 
     python -m benchmarks.decoders
 
-JPEGs of 424 px that were read before; exact views of 224 px are made, or raw pixels kept for `--fast_views`; batches of 256, 3 under
+JPEGs of 424 px that were read before; exact views of 224 px are made, or raw pixels kept for `--fast_views`; batches of 256, 5 under
 way, as beside a GPU. The limit is the rate of one thread times the cores.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import workload
 
-BATCH, AHEAD = 256, 3
+BATCH, AHEAD = 256, 5
 
 
 def rate(kind: str, fast: bool, cores: int, paths: list[str], images: int, times: int) -> float:
