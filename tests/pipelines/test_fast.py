@@ -7,6 +7,7 @@ from PIL import Image
 
 from beam_zoo import device, fast_views, load
 from beam_zoo.fast_views import FastView
+from beam_zoo.records import Batch
 from tests import checkpoints, oracle
 
 
@@ -61,6 +62,17 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
     for name in ("samples", "friendly", "failures"):
         pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
     assert list(ahead.table("failures")["id_str"]) == ["gal 0003", "gal 0020"]
+
+
+def test_no_batch_is_pickled(predict, few, members, monkeypatch):
+    """Beam asks for the size of many elements after every step: of pixels on a GPU each answer would wait for the card."""
+
+    def refuse(batch, protocol):
+        raise AssertionError("a batch is pickled")
+
+    monkeypatch.setattr(Batch, "__reduce_ex__", refuse)
+    done = predict(few, [members["still"]], "--batch_size", 5)
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(
