@@ -62,10 +62,12 @@ class Raw:
     Attributes:
         shape: of its pixels: height, width, channels.
         draws: the random numbers of its views.
+        pixels: these themselves, uint8, if they are on the device already.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     draws: list[Draw]
+    pixels: torch.Tensor | None = None
 
 
 class BatchViews(abc.ABC):
@@ -161,6 +163,11 @@ class LateViews(EarlyViews):
         draws = [self._fast.draw(image.height, image.width, key) for key in keys]
         return Raw(pixels.shape, draws)
 
+    def keep(self, pixels: torch.Tensor, keys: Sequence[int | None]) -> Raw:
+        """Take an image that was decoded on the device: uint8, shape (height, width, 3); `keys` as of `fill`."""
+        height, width = pixels.shape[:2]
+        return Raw(tuple(pixels.shape), [self._fast.draw(height, width, key) for key in keys], pixels)
+
     def collect(
         self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
     ) -> torch.Tensor:
@@ -169,11 +176,15 @@ class LateViews(EarlyViews):
             return super().collect(memory, chosen, left, device)
         shape = (len(chosen), *self._shape)
         out = pixel_buffer(shape, device)
-        images, draws = [], []
+        images: list[torch.Tensor] = []
+        draws = []
         for place in raws:
             raw = left[place]
             assert raw is not None
-            images.append(memory[chosen[place], : math.prod(raw.shape)].reshape(raw.shape))
+            if raw.pixels is None:
+                images.append(torch.from_numpy(memory[chosen[place], : math.prod(raw.shape)]).view(raw.shape))
+            else:
+                images.append(raw.pixels)
             draws.append(raw.draws)
         self._fast.batch(images, draws, out, raws)
         for place, raw in enumerate(left):

@@ -31,12 +31,12 @@ class Wanted:
 
     Attributes:
         offset: of its galaxy in the snippet.
-        source: its path, or its bytes, or why there are none.
+        source: its path, or its bytes, or why there are none; None if it is decoded already.
         keys: for every view task, where the random draws of each view start, or None.
     """
 
     offset: int
-    source: str | bytes | Failure
+    source: str | bytes | Failure | None
     keys: list[list[int | None]]
 
 
@@ -49,12 +49,14 @@ class Decoding:
         fast: whether views are made by `FastView`.
         late: whether those are made of all images at once, on the device.
         least_side: as of `images.decode`.
+        may_differ: whether a decoder will do whose pixels differ from Pillow's by a grey level.
     """
 
     tasks: list[ViewTask]
     fast: bool
     late: bool
     least_side: int | None
+    may_differ: bool = False
 
     def views(self, device: str) -> list[BatchViews]:
         """How the views are made.
@@ -93,6 +95,8 @@ def decode(
     source = wanted.source
     if isinstance(source, Failure):
         return source
+    if source is None:
+        return []
     try:
         if isinstance(source, bytes):
             image = images.decode(source, side)

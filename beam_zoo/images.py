@@ -30,6 +30,7 @@ ONE_LARGE_IMAGE: contextlib.AbstractContextManager[Any] = threading.Lock()
 _STRIP_ROWS = 256
 
 MAX_FILE_BYTES = 1 << 30
+_TOO_LARGE = "{} is larger than 1 GiB"
 
 # Our own limit is below the one at which Pillow warns: we refuse those images, with a reason.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -91,11 +92,14 @@ def read_bytes(path: str) -> bytes:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            mode = os.fstat(handle).st_mode
-            if not stat.S_ISREG(mode):
-                raise ImageError(f"{name} is {_kind(mode)}, not a file", may_pass=False)
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{name} is {_kind(status.st_mode)}, not a file", may_pass=False)
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(_TOO_LARGE.format(name), may_pass=False)
+            # Not read(n) of the most that it may be: Python asks the system for as much memory first, which takes longer.
             with open(handle, "rb", closefd=False) as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+                data = file.read()
         finally:
             os.close(handle)
     except OSError as error:
@@ -111,7 +115,7 @@ def _checked(data: bytes, name: str) -> bytes:
     if not data:
         raise ImageError(f"{name} is empty", may_pass=False)
     if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"{name} is larger than 1 GiB", may_pass=False)
+        raise ImageError(_TOO_LARGE.format(name), may_pass=False)
     return data
 
 

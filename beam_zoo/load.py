@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import torch
+from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_zoo import parts, progress, randomness
 from beam_zoo.batch_views import ViewTask, needed_side, view_task
+from beam_zoo.card_decoder import CardDecoder, NoCardDecoder, OnCard
 from beam_zoo.decoders import AHEAD, Decoded, Decoders, Decoding, Threads, Wanted, image_failure, view_failure
 from beam_zoo.decoding_processes import Processes
 from beam_zoo.device import SideStream, cores, one_thread, usable_device
@@ -22,7 +23,7 @@ from beam_zoo.files import is_remote
 from beam_zoo.gcs import CONNECTIONS
 from beam_zoo.images import ImageError, image_path, read_bytes
 from beam_zoo.quiet import quieten
-from beam_zoo.records import Batch, Failure, PartRef, Snippet
+from beam_zoo.records import Batch, Failure, PartRef, Snippet, at_the_end
 from beam_zoo.run import Run
 from beam_zoo.versions import check_source
 
@@ -40,7 +41,8 @@ MOVING = 3
 class LoadImages(beam.DoFn):
     """A snippet becomes batches of pixels; what is far away is fetched while another batch is predicted.
 
-    For a GPU images are also decoded, and their pixels copied, in the meantime.
+    For a GPU images are also decoded, and their pixels copied, in the meantime. The last batches of a snippet wait for the
+    first of the next one, so that there is no pause in between.
 
     A galaxy without a usable image leaves the pixels here and travels on as a failure in its batch. A snippet
     that another job has stored by now goes to the output `STORED`, unread.
@@ -60,32 +62,46 @@ class LoadImages(beam.DoFn):
         self._run = dataclasses.replace(run, device=device)
         tasks = list({task.name: task for task in (view_task(m, plan) for m in plan.members)}.values())
         least_side = needed_side(tasks) if plan.fast_images else None
-        decoding = Decoding(tasks, plan.fast_views, AHEAD[device], least_side)
+        decoding = Decoding(tasks, plan.fast_views, AHEAD[device], least_side, plan.fast_images)
         # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)
         self._side_stream = SideStream(device)
         self._together = 1 if AHEAD[device] else TOGETHER
         # Some are decoded now, as many are fetched, and others are moved to the device, or one is to spare.
-        self._waiting = 2 * self._together + (MOVING if AHEAD[device] else 1)
-        self._decoders = self._begin_to_decode(decoding, device)
+        self._most = 2 * self._together + (MOVING if AHEAD[device] else 1)
+        self._decoders = self._decoders_for(decoding, device)
 
     def teardown(self) -> None:
         self._fetching.shutdown(cancel_futures=True)
         self._moving.shutdown(cancel_futures=True)
         self._decoders.close()
 
-    def _begin_to_decode(self, decoding: Decoding, device: str) -> Decoders:
-        if AHEAD[device]:
-            largest = min(self._run.batch_size, self._run.plan.snippet_size)
-            try:
-                return Processes(largest, self._waiting, decoding, cores(self._run), device)
-            except (OSError, EOFError) as error:  # EOFError: the server could not part
-                LOGGER.warning(
-                    "no processes can be started to decode images (%s): threads of the worker do it, several times slower",
-                    one_line(error) or type(error).__name__,
-                )
-        return Threads(decoding, cores(self._run), device)
+    def _decoders_for(self, decoding: Decoding, device: str) -> Decoders:
+        given = decoding, cores(self._run), device
+        if not AHEAD[device]:
+            return Threads(*given)
+        if not OnCard.suits(decoding):
+            return self._processes(*given)
+        try:
+            return OnCard(CardDecoder(device), lambda: self._processes(*given), *given)
+        except NoCardDecoder as error:
+            LOGGER.warning("this GPU decodes no JPEGs (%s): processor cores do, several times slower", error)
+            return self._processes(*given)
+
+    def _processes(self, *given: Any) -> Decoders:
+        largest = min(self._run.batch_size, self._run.plan.snippet_size)
+        try:
+            return Processes(largest, self._most, *given)
+        except (OSError, EOFError) as error:  # EOFError: the server could not part
+            LOGGER.warning(
+                "no processes can be started to decode images (%s): threads of the worker do it, several times slower",
+                one_line(error) or type(error).__name__,
+            )
+            return Threads(*given)
+
+    def start_bundle(self) -> None:
+        self._waiting: collections.deque[Callable[[], Batch]] = collections.deque()
 
     def process(self, snippet: Snippet) -> Iterator[Any]:
         run = self._run
@@ -94,18 +110,23 @@ class LoadImages(beam.DoFn):
             yield beam.pvalue.TaggedOutput(STORED, PartRef(snippet.number, name))
             return
         ids, locations = run.plan.read_rows(run.output, snippet)
-        starts = iter(range(0, snippet.size, run.batch_size))
-        waiting: collections.deque[Callable[[], Batch]] = collections.deque()
-        while True:
-            for start in itertools.islice(starts, self._waiting - len(waiting)):
-                chosen = snippet.offsets[start : start + run.batch_size]
-                waiting.append(self._start(snippet, chosen, ids, locations))
-            if not waiting:
-                return
-            now = [waiting.popleft() for _ in range(min(self._together, len(waiting)))]
-            ready = collections.deque(finish() for finish in now)
-            while ready:
-                yield ready.popleft()
+        for start in range(0, snippet.size, run.batch_size):
+            chosen = snippet.offsets[start : start + run.batch_size]
+            self._waiting.append(self._start(snippet, chosen, ids, locations))
+            if len(self._waiting) == self._most:
+                yield from self._ready()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._waiting:
+            for batch in self._ready():
+                yield at_the_end(batch)
+
+    def _ready(self) -> Iterator[Batch]:
+        """The next batches; of a snippet they follow each other."""
+        now = [self._waiting.popleft() for _ in range(min(self._together, len(self._waiting)))]
+        ready = collections.deque(finish() for finish in now)
+        while ready:
+            yield ready.popleft()
 
     def _start(
         self, snippet: Snippet, offsets: tuple[int, ...], ids: list[str], locations: Sequence[str | None]

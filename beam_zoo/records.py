@@ -4,11 +4,13 @@ import dataclasses
 import operator
 import pickle
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from apache_beam import coders
 from apache_beam.coders.coder_impl import CallbackCoderImpl
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 if TYPE_CHECKING:
     import torch
@@ -129,3 +131,8 @@ class PartRef:
 
     snippet: int
     name: str
+
+
+def at_the_end(value: Any) -> WindowedValue:
+    """What a step sends on when its bundle ends."""
+    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))

@@ -9,11 +9,9 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_zoo import parts
-from beam_zoo.records import Batch, Failure, PartRef, Snippet
+from beam_zoo.records import Batch, Failure, PartRef, Snippet, at_the_end
 from beam_zoo.run import Run
 
 LOGGER = logging.getLogger("beam_zoo")
@@ -58,10 +56,10 @@ class Store(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         for ref in self._written(0):
-            yield _at_the_end(ref)
+            yield at_the_end(ref)
         for snippet, batches in self._waiting.items():
             for batch in batches:
-                yield beam.pvalue.TaggedOutput(REMAINDERS, _at_the_end((snippet.number, batch.on_host())))
+                yield beam.pvalue.TaggedOutput(REMAINDERS, at_the_end((snippet.number, batch.on_host())))
         self._waiting = {}
 
     def _written(self, at_most: int) -> Iterator[PartRef]:
@@ -70,10 +68,6 @@ class Store(beam.DoFn):
             ref = self._writing.popleft().result()
             if ref is not None:
                 yield ref
-
-
-def _at_the_end(value: Any) -> WindowedValue:
-    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
 
 class StoreGathered(beam.DoFn):

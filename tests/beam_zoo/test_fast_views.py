@@ -46,7 +46,7 @@ def images(catalogue) -> list[Image.Image]:
 
 def batch(view: FastView, images, draws, views: int = 1) -> torch.Tensor:
     out = torch.empty((len(images), views, *view.shape), dtype=torch.uint8)
-    view.batch(images, draws, out)
+    view.batch([torch.from_numpy(image) for image in images], draws, out)
     return out
 
 

@@ -1,11 +1,14 @@
 """`--compile`, `--fast_images` and `--fast_views`: the exact numbers within what each may move, and resume."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from beam_zoo import device, fast_views, load
+from beam_zoo.card_decoder import CardDecoder, NoCardDecoder
 from beam_zoo.fast_views import FastView
 from beam_zoo.records import Batch
 from tests import checkpoints, oracle
@@ -62,6 +65,78 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
     for name in ("samples", "friendly", "failures"):
         pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
     assert list(ahead.table("failures")["id_str"]) == ["gal 0003", "gal 0020"]
+
+
+@pytest.fixture
+def on_card(few, members, predict, monkeypatch, tmp_path):
+    """Predicts with still views as beside a GPU that decodes JPEGs, and as without one; the images that it took are counted."""
+    rows = pd.read_csv(few)
+    rows["file_loc"] = [str(few.parent / location) for location in rows["file_loc"]]
+    images = [Image.open(location) for location in rows["file_loc"]]
+    images[5].save(tmp_path / "other.png")
+    images[9].resize((1200, 1000)).save(tmp_path / "large.jpg")
+    (tmp_path / "cut.jpg").write_bytes(Path(rows["file_loc"][2]).read_bytes()[:-300])
+    changed = ["cut.jpg", "missing.jpg", "other.png", "large.jpg", str(few)]
+    rows.loc[[2, 3, 5, 9, 20], "file_loc"] = changed
+    rows.to_csv(tmp_path / "some.csv", index=False)
+    # One of them is made of whole images, so that all are decoded whole.
+    both = [members["still"], members["cutting"]]
+    given = ["--passes", 2, "--batch_size", 5, "--max_failure_fraction", 0.5, "--fast_images", "--fast_views"]
+    took = []
+    decode = CardDecoder.decode
+
+    def counted(card, *given):
+        found = decode(card, *given)
+        took.extend(image for image in found if image is not None)
+        return found
+
+    def both_ways():
+        monkeypatch.setitem(load.AHEAD, "cpu", False)
+        behind = predict(tmp_path / "some.csv", both, *given)
+        monkeypatch.setitem(load.AHEAD, "cpu", True)
+        ahead = predict(tmp_path / "some.csv", both, *given)
+        assert ahead.code == 0, ahead.err
+        for name in ("samples", "friendly", "failures"):
+            pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
+        assert list(ahead.table("failures")["id_str"]) == ["gal 0002", "gal 0003", "gal 0020"]
+        return ahead, len(took), len(rows) - len(changed)
+
+    monkeypatch.setattr(CardDecoder, "decode", counted)
+    return both_ways
+
+
+def test_decoded_on_the_device(on_card):
+    """All but a PNG, a large image and what is no image; the same numbers, and failures."""
+    done, took, usual = on_card()
+    assert took == usual
+    assert "this GPU" not in done.err and "GPU's decoder" not in done.err
+
+
+def test_no_decoder_on_the_device(on_card, monkeypatch):
+    def refuse(*_):
+        raise NoCardDecoder("no engines")
+
+    monkeypatch.setattr(CardDecoder, "__init__", refuse)
+    done, took, _ = on_card()
+    assert took == 0 and "this GPU decodes no JPEGs (no engines): processor cores do" in done.err
+
+
+def test_the_decoder_on_the_device_fails(on_card, monkeypatch):
+    begin = CardDecoder.__init__
+
+    class Failing:
+        def decode(self, *_, **__):
+            raise RuntimeError("out of luck")
+
+    def broken(card, device):
+        begin(card, device)
+        card._decoder = Failing()
+
+    monkeypatch.setattr(CardDecoder, "__init__", broken)
+    done, took, _ = on_card()
+    assert (
+        took == 0 and "the GPU's decoder failed (out of luck): processor cores decode this batch" in done.err
+    )
 
 
 def test_no_batch_is_pickled(predict, few, members, monkeypatch):

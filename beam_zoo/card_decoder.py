@@ -1,0 +1,203 @@
+"""JPEGs decoded by the GPU's own decoder, many at once, to Pillow's pixels within a grey level.
+
+A GPU takes more images a second than its machine's cores decode; its JPEG engines (of an A100, an H100, an L4, ..., not of a
+T4) decode them beside the forward pass. What they do not take, others decode.
+"""
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from beam_zoo import images
+from beam_zoo.batch_views import RAW_BYTES, LateViews
+from beam_zoo.decoders import Decoded, Decoders, Decoding, Left, Wanted, view_failure
+from beam_zoo.device import SideStream
+from beam_zoo.errors import one_line
+
+LOGGER = logging.getLogger("beam_zoo")
+_WITHOUT_GPU = -99999
+"""nvImageCodec's device where there is no GPU: libjpeg-turbo decodes."""
+_JFIF, _END = b"\xff\xd8\xff\xe0", b"\xff\xd9"
+
+
+class NoCardDecoder(Exception):
+    """The GPU's decoder cannot be used here; the message says why."""
+
+
+class CardDecoder:
+    """nvImageCodec's decoder of JPEGs, on the engines that a GPU has for that.
+
+    Args:
+        device: `cuda`; or `cpu`, where libjpeg-turbo stands in for them.
+
+    Raises:
+        NoCardDecoder: the library or the engines are not there.
+    """
+
+    def __init__(self, device: str) -> None:
+        # Before its import: it would print a line for each image that it does not take.
+        os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+        try:
+            from nvidia import nvimgcodec
+        except ImportError as error:
+            raise NoCardDecoder(
+                f"{one_line(error)}: pip install nvidia-nvimgcodec-cu13 nvidia-nvjpeg"
+            ) from None
+        gpu = device == "cuda"
+        backend = nvimgcodec.Backend(nvimgcodec.HW_GPU_ONLY if gpu else nvimgcodec.CPU_ONLY)
+        try:
+            self._decoder = nvimgcodec.Decoder(
+                device_id=torch.cuda.current_device() if gpu else _WITHOUT_GPU,
+                backends=[backend],
+                options=":fancy_upsampling=1",  # as libjpeg-turbo
+            )
+        except RuntimeError as error:
+            raise NoCardDecoder(one_line(error)) from None
+        self._stream_of = nvimgcodec.CodeStream
+        self._settings = nvimgcodec.DecodeParams(apply_exif_orientation=False)
+        self._sampled = (
+            nvimgcodec.ChromaSubsampling.CSS_444,
+            nvimgcodec.ChromaSubsampling.CSS_422,
+            nvimgcodec.ChromaSubsampling.CSS_420,
+        )
+        self._tensor = torch.from_dlpack if gpu else lambda image: torch.from_numpy(np.asarray(image))
+        self._device = device
+        self._one = threading.Lock()  # one call keeps all engines busy
+
+    def decode(self, files: Sequence[bytes | None], least_side: int | None) -> list[torch.Tensor | None]:
+        """The pixels of images, as Pillow decodes them, within a grey level.
+
+        Args:
+            files: content of each file, or None.
+            least_side: as of `images.decode`; what that makes smaller is not taken.
+
+        Returns:
+            Of each file uint8, shape (height, width, 3), on the device, ready for the current stream; or None: it is to be
+            decoded otherwise.
+        """
+        found: list[torch.Tensor | None] = [None] * len(files)
+        streams = {index: self._stream(data, least_side) for index, data in enumerate(files) if data}
+        taken = [index for index, stream in streams.items() if stream is not None]
+        if not taken:
+            return found
+        current = torch.cuda.current_stream().cuda_stream if self._device == "cuda" else 0
+        try:
+            with self._one:
+                decoded = self._decoder.decode(
+                    [streams[index] for index in taken], params=self._settings, cuda_stream=current
+                )
+        except RuntimeError as error:
+            LOGGER.warning(
+                "the GPU's decoder failed (%s): processor cores decode this batch", one_line(error)
+            )
+            return found
+        for index, image in zip(taken, decoded, strict=True):
+            if image is not None:
+                found[index] = self._tensor(image)
+        return found
+
+    def _stream(self, data: bytes, least_side: int | None) -> Any | None:
+        """The file as the decoder reads it, if what it decodes it to is known to be what Pillow does.
+
+        Without JFIF's mark the colours may be of another kind, and the library does not look; a file without an end is cut off.
+        """
+        if data[:4] != _JFIF or data[6:10] != b"JFIF" or data[-2:] != _END:
+            return None
+        try:
+            stream = self._stream_of(data)
+            width, height = stream.width, stream.height
+            usual = (
+                stream.num_channels == 3
+                and stream.precision == 8
+                and stream.chroma_subsampling in self._sampled
+                and 3 * width * height <= RAW_BYTES
+                and max(width, height) <= images.MAX_ASPECT * min(width, height)
+            )
+        except RuntimeError:  # its header says nothing, or nonsense
+            return None
+        smaller = least_side is not None and min(width, height) >= 2 * least_side
+        return stream if usual and not smaller else None
+
+
+class OnCard(Decoders):
+    """The GPU decodes what it can; the rest is left to others, who start when there is some.
+
+    Args:
+        card: the GPU's decoder.
+        others: makes who decodes the rest.
+        given: as of `Decoders`.
+    """
+
+    def __init__(self, card: CardDecoder, others: Callable[[], Decoders], *given: Any) -> None:
+        super().__init__(*given)
+        self._card, self._make_others = card, others
+        self._others: Decoders | None = None
+        self._starting = threading.Lock()
+        self._beside = SideStream(self.device)
+
+    @staticmethod
+    def suits(decoding: Decoding) -> bool:
+        """Whether images may differ by a grey level, and their views are made all at once and without random draws.
+
+        Random draws take longer than decoding does, and so are left to processes.
+        """
+        still = all(task.member is None for task in decoding.tasks)
+        return decoding.may_differ and decoding.fast and decoding.late and still
+
+    def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
+        def finish() -> Decoded:
+            some = [get() for get in wanted]
+            with self._beside():
+                pixels = self._card.decode(list(map(_file, some)), self.decoding.least_side)
+            left = [self._kept(*each) for each in zip(some, pixels, strict=True)]
+            if all(one is not None for one in left):
+                nothing = [np.empty((0, view.stride), np.uint8) for view in self.views]
+                return Decoded(nothing, [one for one in left if one is not None], lambda: None)
+            # Every image keeps its place in the others' memory, of which only what is written takes any.
+            rest = [
+                one if own is None else Wanted(one.offset, None, [])
+                for one, own in zip(some, left, strict=True)
+            ]
+            found = self._rest().start([functools.partial(_known, one) for one in rest])()
+            found.left = [own or other for own, other in zip(left, found.left, strict=True)]
+            return found
+
+        return finish
+
+    def _kept(self, wanted: Wanted, pixels: torch.Tensor | None) -> Left | None:
+        if pixels is None:
+            return None
+        try:
+            views = [view for view in self.views if isinstance(view, LateViews)]
+            return [view.keep(pixels, keys) for view, keys in zip(views, wanted.keys, strict=True)]
+        except Exception as error:
+            return view_failure(wanted.offset, error)
+
+    def _rest(self) -> Decoders:
+        with self._starting:
+            if self._others is None:
+                self._others = self._make_others()
+            return self._others
+
+    def close(self) -> None:
+        if self._others is not None:
+            self._others.close()
+
+
+def _known(wanted: Wanted) -> Wanted:
+    return wanted
+
+
+def _file(wanted: Wanted) -> bytes | None:
+    if not isinstance(wanted.source, str):
+        return wanted.source if isinstance(wanted.source, bytes) else None
+    try:
+        return images.read_bytes(wanted.source)
+    except images.ImageError:
+        return None  # whoever decodes the rest says why
