@@ -84,7 +84,7 @@ class LoadImages(beam.DoFn):
         if not OnCard.suits(decoding):
             return self._processes(*given)
         try:
-            return OnCard(CardDecoder(device), lambda: self._processes(*given), *given)
+            return OnCard(CardDecoder(device, MOVING), lambda: self._processes(*given), *given)
         except NoCardDecoder as error:
             LOGGER.warning("this GPU decodes no JPEGs (%s): processor cores do, several times slower", error)
             return self._processes(*given)

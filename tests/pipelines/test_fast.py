@@ -128,14 +128,15 @@ def test_the_decoder_on_the_device_fails(on_card, monkeypatch):
         def decode(self, *_, **__):
             raise RuntimeError("out of luck")
 
-    def broken(card, device):
-        begin(card, device)
-        card._decoder = Failing()
+    def broken(card, *given):
+        begin(card, *given)
+        for _ in range(card._free.qsize()):
+            card._free.put((Failing(), card._free.get()[1]))
 
     monkeypatch.setattr(CardDecoder, "__init__", broken)
     done, took, _ = on_card()
     assert (
-        took == 0 and "the GPU's decoder failed (out of luck): processor cores decode this batch" in done.err
+        took == 0 and "the GPU's decoder failed (out of luck): processor cores decode some images" in done.err
     )
 
 
