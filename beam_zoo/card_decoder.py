@@ -5,6 +5,7 @@ T4) decode them beside the forward pass. What they do not take, others decode.
 """
 
 import functools
+import io
 import logging
 import os
 import queue
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from beam_zoo import images
 from beam_zoo.batch_views import RAW_BYTES, LateViews
@@ -76,6 +78,10 @@ class CardDecoder:
             nvimgcodec.ChromaSubsampling.CSS_420,
         )
         self._tensor = torch.from_dlpack if gpu else lambda image: torch.from_numpy(np.asarray(image))
+        blank = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(blank, "JPEG")
+        if self.decode([blank.getvalue()], None) == [None]:
+            raise NoCardDecoder("it has no engines for them")
 
     def decode(self, files: Sequence[bytes | None], least_side: int | None) -> list[torch.Tensor | None]:
         """The pixels of images, as Pillow decodes them, within a grey level.
