@@ -87,7 +87,8 @@ def on_card(few, members, predict, monkeypatch, tmp_path):
 
     def counted(card, *given):
         found = decode(card, *given)
-        took.extend(image for image in found if image is not None)
+        # Not the blank one of 64 px that it is tried with.
+        took.extend(image for image in found if image is not None and len(image) != 64)
         return found
 
     def both_ways():
