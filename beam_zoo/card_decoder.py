@@ -1,7 +1,7 @@
 """JPEGs decoded by the GPU's own decoder, many at once, to Pillow's pixels within a grey level.
 
-A GPU takes more images a second than its machine's cores decode; its JPEG engines (of an A100, an H100, an L4, ..., not of a
-T4) decode them beside the forward pass. What they do not take, others decode.
+A GPU takes more images a second than its machine's cores decode; its JPEG engines (an A100 and an H100 have
+them, a T4 not) decode them beside the forward pass. What they do not take, others decode.
 """
 
 import functools
@@ -105,9 +105,9 @@ class CardDecoder:
                     decoded = decoder.decode(
                         [streams[index] for index in some], params=self._settings, cuda_stream=current
                     )
-                for index, image in zip(some, decoded, strict=True):
-                    if image is not None:
-                        found[index] = self._tensor(image)
+                    for index, image in zip(some, decoded, strict=True):
+                        if image is not None:
+                            found[index] = self._tensor(image)  # the current stream waits for it
         except RuntimeError as error:
             LOGGER.warning(
                 "the GPU's decoder failed (%s): processor cores decode some images", one_line(error)

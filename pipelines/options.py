@@ -66,7 +66,8 @@ OPTIONS = [
         "fast_images",
         "flag",
         False,
-        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more",
+        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more; "
+        "and others, with --fast_views, by a GPU's own decoder",
     ),
     Option("fast_views", "flag", False, "make views many at a time on the device, within a grey level"),
     Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
