@@ -78,6 +78,7 @@ class CardDecoder:
             nvimgcodec.ChromaSubsampling.CSS_420,
         )
         self._tensor = torch.from_dlpack if gpu else lambda image: torch.from_numpy(np.asarray(image))
+        self._failed = False
         blank = io.BytesIO()
         Image.new("RGB", (64, 64)).save(blank, "JPEG")
         if self.decode([blank.getvalue()], None) == [None]:
@@ -109,9 +110,11 @@ class CardDecoder:
                         if image is not None:
                             found[index] = self._tensor(image)  # the current stream waits for it
         except RuntimeError as error:
-            LOGGER.warning(
-                "the GPU's decoder failed (%s): processor cores decode some images", one_line(error)
-            )
+            if not self._failed:  # once is enough
+                LOGGER.warning(
+                    "the GPU's decoder failed (%s): processor cores decode some images", one_line(error)
+                )
+            self._failed = True
         finally:
             self._free.put(free)
         return found
