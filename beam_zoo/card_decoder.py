@@ -22,13 +22,13 @@ from beam_zoo.batch_views import RAW_BYTES, LateViews
 from beam_zoo.decoders import Decoded, Decoders, Decoding, Left, Wanted, view_failure
 from beam_zoo.device import SideStream
 from beam_zoo.errors import one_line
+from beam_zoo.jpeg import usual_size
 
 LOGGER = logging.getLogger("beam_zoo")
 _WITHOUT_GPU = -99999
 """nvImageCodec's device where there is no GPU: libjpeg-turbo decodes."""
-AT_ONCE = 16
+CALL_IMAGES = 16
 """Images of one call: beside forward passes, 16 at a time were decoded faster than 256 (H200, one decoder)."""
-_JFIF, _END = b"\xff\xd8\xff\xe0", b"\xff\xd9"
 
 
 class NoCardDecoder(Exception):
@@ -72,17 +72,14 @@ class CardDecoder:
             self._free.put((decoder, SideStream(device)))
         self._stream_of = nvimgcodec.CodeStream
         self._settings = nvimgcodec.DecodeParams(apply_exif_orientation=False)
-        self._sampled = (
-            nvimgcodec.ChromaSubsampling.CSS_444,
-            nvimgcodec.ChromaSubsampling.CSS_422,
-            nvimgcodec.ChromaSubsampling.CSS_420,
-        )
         self._tensor = torch.from_dlpack if gpu else lambda image: torch.from_numpy(np.asarray(image))
-        self._failed = False
+        self._said = True
         blank = io.BytesIO()
         Image.new("RGB", (64, 64)).save(blank, "JPEG")
-        if self.decode([blank.getvalue()], None) == [None]:
-            raise NoCardDecoder("it has no engines for them")
+        for _ in range(calls):
+            if self.decode([blank.getvalue()], None) == [None]:
+                raise NoCardDecoder("a first one came to nothing: it may have no engines for them")
+        self._said = False
 
     def decode(self, files: Sequence[bytes | None], least_side: int | None) -> list[torch.Tensor | None]:
         """The pixels of images, as Pillow decodes them, within a grey level.
@@ -96,50 +93,39 @@ class CardDecoder:
             them on a GPU must be done before they are forgotten: its engines do not wait for that before they write anew.
         """
         found: list[torch.Tensor | None] = [None] * len(files)
-        streams = {index: self._stream(data, least_side) for index, data in enumerate(files) if data}
-        taken = [index for index, stream in streams.items() if stream is not None]
+        taken = {index: data for index, data in enumerate(files) if data and _suits(data, least_side)}
+        if not taken:
+            return found
+        reason = "it gave no pixels"
         decoder, beside = free = self._free.get()
         try:
-            for start in range(0, len(taken), AT_ONCE):
-                some = taken[start : start + AT_ONCE]
-                with beside() as current:
-                    decoded = decoder.decode(
-                        [streams[index] for index in some], params=self._settings, cuda_stream=current
-                    )
-                    for index, image in zip(some, decoded, strict=True):
-                        if image is not None:
-                            found[index] = self._tensor(image)  # the current stream waits for it
+            with beside() as current:
+                streams = list(map(self._stream_of, taken.values()))
+                decoded = decoder.decode(streams, params=self._settings, cuda_stream=current)
+                for index, image in zip(taken, decoded, strict=True):
+                    if image is not None:
+                        found[index] = self._tensor(image)  # the current stream waits for it
         except RuntimeError as error:
-            if not self._failed:  # once is enough
-                LOGGER.warning(
-                    "the GPU's decoder failed (%s): processor cores decode some images", one_line(error)
-                )
-            self._failed = True
+            reason = one_line(error)
         finally:
             self._free.put(free)
+        if not self._said and any(found[index] is None for index in taken):
+            self._said = True  # once is enough
+            LOGGER.warning("the GPU's decoder failed (%s): processor cores decode some images", reason)
         return found
 
-    def _stream(self, data: bytes, least_side: int | None) -> Any | None:
-        """The file as the decoder reads it, if what it decodes it to is known to be what Pillow does.
+    def close(self) -> None:
+        """End the decoders; nobody may be decoding."""
+        while not self._free.empty():
+            self._free.get()[0].__exit__(None, None, None)
 
-        Without JFIF's mark the colours may be of another kind, and the library does not look; a file without an end is cut off.
-        """
-        if data[:4] != _JFIF or data[6:10] != b"JFIF" or data[-2:] != _END:
-            return None
-        try:
-            stream = self._stream_of(data)
-            width, height = stream.width, stream.height
-            usual = (
-                stream.num_channels == 3
-                and stream.precision == 8
-                and stream.chroma_subsampling in self._sampled
-                and 3 * width * height <= RAW_BYTES
-                and max(width, height) <= images.MAX_ASPECT * min(width, height)
-            )
-        except RuntimeError:  # its header says nothing, or nonsense
-            return None
-        smaller = least_side is not None and min(width, height) >= 2 * least_side
-        return stream if usual and not smaller else None
+
+def _suits(data: bytes, least_side: int | None) -> bool:
+    """Whether the card decodes a file to what Pillow does, and the pixels are few enough to wait for their views."""
+    size = usual_size(data)
+    if size is None or 3 * size[0] * size[1] > RAW_BYTES or max(size) > images.MAX_ASPECT * min(size):
+        return False
+    return least_side is None or min(size) < 2 * least_side
 
 
 class OnCard(Decoders):
@@ -168,13 +154,17 @@ class OnCard(Decoders):
 
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
         def finish() -> Decoded:
-            some = [get() for get in wanted]
-            pixels = self._card.decode(list(map(_file, some)), self.decoding.least_side)
-            left = [self._kept(*each) for each in zip(some, pixels, strict=True)]
+            some: list[Wanted] = []
+            left: list[Left | None] = []
+            for start in range(0, len(wanted), CALL_IMAGES):  # no more files than that are in memory
+                piece = [get() for get in wanted[start : start + CALL_IMAGES]]
+                pixels = self._card.decode(list(map(_file, piece)), self.decoding.least_side)
+                left += [self._kept(*each) for each in zip(piece, pixels, strict=True)]
+                some += piece
             if all(one is not None for one in left):
                 nothing = [np.empty((0, view.stride), np.uint8) for view in self.views]
                 return Decoded(nothing, [one for one in left if one is not None], lambda: None)
-            # Every image keeps its place in the others' memory, of which only what is written takes any.
+            # Every image keeps its place in the memory of the others, of whose processes only what is written takes any.
             rest = [
                 one if own is None else Wanted(one.offset, None, [])
                 for one, own in zip(some, left, strict=True)
@@ -201,6 +191,7 @@ class OnCard(Decoders):
             return self._others
 
     def close(self) -> None:
+        self._card.close()
         if self._others is not None:
             self._others.close()
 
@@ -213,6 +204,7 @@ def _file(wanted: Wanted) -> bytes | None:
     if not isinstance(wanted.source, str):
         return wanted.source if isinstance(wanted.source, bytes) else None
     try:
-        return images.read_bytes(wanted.source)
-    except images.ImageError:
+        # Larger than its pixels may be: it is no image for the card.
+        return images.read_bytes(wanted.source) if os.path.getsize(wanted.source) <= RAW_BYTES else None
+    except (OSError, ValueError, images.ImageError):
         return None  # whoever decodes the rest says why

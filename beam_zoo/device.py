@@ -24,7 +24,7 @@ _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILE
 
 
 def usable_device(device: str, precision: str) -> str:
-    """`cpu` or `cuda`, whichever `device` (auto, cpu or cuda) means on this machine.
+    """`cpu` or `cuda`, whichever `device` (auto, cpu or cuda) means on this machine; the first in a process that asks a GPU.
 
     Raises:
         UserError: a GPU is asked for and cannot be used, or the precision needs one.

@@ -137,7 +137,7 @@ class FastView(View):
         """The views of many images.
 
         Args:
-            images: uint8, each of shape (height, width, channel), of any sizes; on the device in colour, else as `raw`.
+            images: uint8, each of shape (height, width, channel), of any sizes: as `raw` makes them; or on the device, in colour.
             draws: of each image and view.
             out: where the views go, uint8, shape (image, view, channel, height, width); on any device.
             places: of each image there, if there is more.

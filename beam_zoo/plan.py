@@ -65,7 +65,8 @@ class Plan:
         interval: which 90% interval the tables have, see `beam_zoo.statistics.Tree`.
         table_rows_wanted: about how many rows a table part holds; kept, because the plan's files are cut so.
         compile: whether encoders are compiled.
-        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.views.least_side`.
+        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.views.least_side`, and with `fast_views` others by
+            a GPU, see `beam_zoo.card_decoder`.
         fast_views: whether views are made many at a time on the device, see `beam_zoo.fast_views`.
     """
 

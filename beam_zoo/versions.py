@@ -20,6 +20,8 @@ LIBRARIES = (
     "numpy",
     "scipy",
     "pillow",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-nvjpeg",
 )
 
 

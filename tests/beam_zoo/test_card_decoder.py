@@ -10,6 +10,7 @@ from beam_zoo import images
 from beam_zoo.card_decoder import CardDecoder
 from beam_zoo.fast_views import FastView
 from beam_zoo.views import view_settings
+from tests import oracle
 from tests.beam_zoo.bad_images import BAD, COLOUR, ODD
 
 
@@ -18,9 +19,9 @@ def card() -> CardDecoder:
     return CardDecoder("cpu")
 
 
-def jpeg(**settings) -> bytes:
+def jpeg(mode: str = "RGB", **settings) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(COLOUR).save(file, "JPEG", **settings)
+    Image.fromarray(COLOUR).convert(mode).save(file, "JPEG", **settings)
     return file.getvalue()
 
 
@@ -36,6 +37,19 @@ LEFT = {
     "cut off": jpeg()[:-100],
     "cut off in its header": jpeg()[:300] + b"\xff\xd9",
     "more behind its end": jpeg() + b"\0",
+    "two in one file": jpeg() + jpeg(),
+    "cut off, and another behind it": jpeg()[:-100] + jpeg(),
+    "a marker in its data": jpeg()[:-100] + b"\xff\xc4" + jpeg()[-98:],
+    "progressive": jpeg(progressive=True),
+    "grey": jpeg(mode="L"),
+    "CMYK": jpeg(mode="CMYK"),
+    "no JFIF": jpeg()[:2] + jpeg()[20:],
+    "too short a JFIF": jpeg()[:4] + b"\0\x08JFIF\0\1" + jpeg()[20:],
+    "sampled otherwise": jpeg().replace(b"\1\x22\0\2\x11", b"\1\x12\0\2\x11", 1),
+    "numbered otherwise": jpeg().replace(b"\1\x22\0\2\x11", b"R\x22\0\2\x11", 1),
+    "12 bits": jpeg().replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c", 1),
+    "arithmetic coding": jpeg().replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11", 1),
+    "no size": jpeg().replace(b"\x08\0\x30\0\x40", b"\x08\0\0\0\x40", 1),
     "nothing": b"",
     "no file": None,
 }
@@ -45,7 +59,7 @@ def test_what_it_takes(card):
     """Together with what it leaves: each its own."""
     files = [data for pair in zip(GOOD.values(), LEFT.values(), strict=False) for data in pair]
     for data, found in zip(files, card.decode(files, None), strict=True):
-        if data in GOOD.values():
+        if data in list(GOOD.values()):
             np.testing.assert_array_equal(found, images.decode(data))
         else:
             assert found is None
@@ -53,7 +67,48 @@ def test_what_it_takes(card):
 
 @pytest.mark.parametrize("name", LEFT)
 def test_what_it_leaves(card, name):
+    assert LEFT[name] not in GOOD.values()  # what was replaced was there
     assert card.decode([LEFT[name]], None) == [None]
+
+
+def test_damaged_files(card, catalogue):
+    """Nothing is taken that Pillow refuses, and what both take they decode alike."""
+    random = np.random.default_rng(0)
+    whole = oracle.paths_of(catalogue)[0].read_bytes()
+    seen = set()
+    for number in range(300):
+        data = bytearray(whole)
+        length = int(random.choice([1, 4, 64, 512]))
+        start = int(random.integers(0, len(data) - length))
+        data[start : start + length] = random.bytes(length)
+        if number % 10 == 0:
+            data = data[:start] + data[start + length :]
+        found = card.decode([bytes(data)], None)[0]
+        try:
+            expected = images.decode(bytes(data))
+        except images.ImageError:
+            expected = None
+        seen.add((found is None, expected is None))
+        if found is not None:
+            np.testing.assert_array_equal(found, expected)
+    assert seen == {(True, True), (True, False), (False, False)}
+
+
+def test_files_that_it_fails_at(caplog):
+    """It is said once, and the others are decoded."""
+    card = CardDecoder("cpu")
+    broken = GOOD["4:2:0"].replace(b"\xff\xc4\0\x1f\0\0\1\5", b"\xff\xc4\0\x1f\0\xff\xff\xff", 1)
+    assert broken not in GOOD.values()
+    for _ in range(2):
+        found = card.decode([broken, GOOD["4:4:4"]], None)
+        assert found[0] is None and found[1] is not None
+    assert [record.message for record in caplog.records] == [
+        "the GPU's decoder failed (it gave no pixels): processor cores decode some images"
+    ]
+
+
+def test_its_end():
+    CardDecoder("cpu", 3).close()
 
 
 @pytest.mark.parametrize("name", [*ODD, *BAD])

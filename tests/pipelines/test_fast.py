@@ -129,6 +129,9 @@ def test_the_decoder_on_the_device_fails(on_card, monkeypatch):
         def decode(self, *_, **__):
             raise RuntimeError("out of luck")
 
+        def __exit__(self, *_):
+            pass
+
     def broken(card, *given):
         begin(card, *given)
         for _ in range(card._free.qsize()):
