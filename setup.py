@@ -16,8 +16,8 @@ setup(
         "huggingface_hub>=1.0",
         "lightning>=2.6",
         "numpy>=2.0",
-        "nvidia-nvimgcodec-cu13>=0.9",  # decodes JPEGs on a GPU, with nvJPEG
-        "nvidia-nvjpeg>=13",
+        "nvidia-nvimgcodec-cu13>=0.9; sys_platform == 'linux'",  # decodes JPEGs on a GPU, with nvJPEG
+        "nvidia-nvjpeg>=13; sys_platform == 'linux'",
         "omegaconf>=2.3",
         "pandas>=2.2,<3",  # Beam's CSV reader does not work with pandas 3
         "pillow>=11",
