@@ -16,6 +16,8 @@ from beam_zoo import files, gcs
 from pipelines import audit, finish
 from tests.cloud.test_objects import OPTIONS, contents, objects
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 ACCELERATOR = "beam:resources:accelerator:v1"
 GPU_STEPS = ("load images", "infer a", "infer b", "store")
