@@ -140,6 +140,7 @@ class OnCard(Decoders):
     def __init__(self, card: CardDecoder, others: Callable[[], Decoders], *given: Any) -> None:
         super().__init__(*given)
         self._card, self._make_others = card, others
+        self._late = [view for view in self.views if isinstance(view, LateViews)]
         self._others: Decoders | None = None
         self._starting = threading.Lock()
 
@@ -161,9 +162,11 @@ class OnCard(Decoders):
                 pixels = self._card.decode(list(map(_file, piece)), self.decoding.least_side)
                 left += [self._kept(*each) for each in zip(piece, pixels, strict=True)]
                 some += piece
-            if all(one is not None for one in left):
-                nothing = [np.empty((0, view.stride), np.uint8) for view in self.views]
-                return Decoded(nothing, [one for one in left if one is not None], lambda: None)
+            done = [own for own in left if own is not None]
+            if len(done) == len(wanted):
+                return Decoded(
+                    [np.empty((0, view.stride), np.uint8) for view in self.views], done, lambda: None
+                )
             # Every image keeps its place in the memory of the others, of whose processes only what is written takes any.
             rest = [
                 one if own is None else Wanted(one.offset, None, [])
@@ -179,8 +182,7 @@ class OnCard(Decoders):
         if pixels is None:
             return None
         try:
-            views = [view for view in self.views if isinstance(view, LateViews)]
-            return [view.keep(pixels, keys) for view, keys in zip(views, wanted.keys, strict=True)]
+            return [view.keep(pixels, keys) for view, keys in zip(self._late, wanted.keys, strict=True)]
         except Exception as error:
             return view_failure(wanted.offset, error)
 

@@ -6,13 +6,12 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_zoo import ensemble, parts
 from beam_zoo.assemble import Assembler, Layouts
 from beam_zoo.plan import Plan
-from beam_zoo.records import PartRef
+from beam_zoo.records import PartRef, at_the_end
 from beam_zoo.run import Run
 from beam_zoo.tables import Block, Statistics, TablePlan, write_table_part
 from beam_zoo.versions import check_source
@@ -128,7 +127,7 @@ class Summarise(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         self._summarise()
         for block in self._blocks():
-            yield WindowedValue(block, GlobalWindow().max_timestamp(), (GlobalWindow(),))
+            yield at_the_end(block)
 
     def _summarise(self) -> None:
         for some in self._galaxies.take():

@@ -40,7 +40,7 @@ def usual_size(data: bytes) -> tuple[int, int] | None:
             size = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
         elif marker == _SCAN:
             whole = len(body) == 10 and body[0] == 3 and size is not None and min(size) > 0
-            return size if whole and _is_clean(data, place) else None
+            return size if whole and place < len(data) - 2 and _is_clean(data, place) else None
         elif marker not in _TABLES or (place == 2 + 2 + length and length < 16):
             return None
     return None

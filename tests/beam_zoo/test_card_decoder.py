@@ -37,6 +37,8 @@ LEFT = {
     "cut off": jpeg()[:-100],
     "cut off in its header": jpeg()[:300] + b"\xff\xd9",
     "more behind its end": jpeg() + b"\0",
+    "no data": jpeg()[: jpeg().index(b"\xff\xda") + 14] + b"\xff\xd9",
+    "no data, its end in its header": jpeg()[: jpeg().index(b"\xff\xda") + 12] + b"\xff\xd9",
     "two in one file": jpeg() + jpeg(),
     "cut off, and another behind it": jpeg()[:-100] + jpeg(),
     "a marker in its data": jpeg()[:-100] + b"\xff\xc4" + jpeg()[-98:],

@@ -34,6 +34,17 @@ def fractions(result) -> np.ndarray:
     return result.table("advanced").filter(like="_fraction").to_numpy()
 
 
+def same_ahead(run, monkeypatch):
+    """The result of a run as beside a GPU, whose tables must be those of the same run as on a CPU."""
+    behind = run()
+    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    ahead = run()
+    assert ahead.code == 0, ahead.err
+    for name in ("samples", "friendly", "failures"):
+        pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
+    return ahead
+
+
 def test_fast_views(predict, few, members):
     """Every sample within the rounding of a grey level, and the same however the work is cut."""
     both = [members["still"], members["moving"]]
@@ -58,12 +69,7 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
     rows.to_csv(tmp_path / "some.csv", index=False)
     both = [members["still"], members["moving"]]
     given = ["--passes", 3, "--batch_size", 5, "--max_failure_fraction", 0.5, *options]
-    behind = predict(tmp_path / "some.csv", both, *given)
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
-    ahead = predict(tmp_path / "some.csv", both, *given)
-    assert ahead.code == 0, ahead.err
-    for name in ("samples", "friendly", "failures"):
-        pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
+    ahead = same_ahead(lambda: predict(tmp_path / "some.csv", both, *given), monkeypatch)
     assert list(ahead.table("failures")["id_str"]) == ["gal 0003", "gal 0020"]
 
 
@@ -92,13 +98,7 @@ def on_card(few, members, predict, monkeypatch, tmp_path):
         return found
 
     def both_ways():
-        monkeypatch.setitem(load.AHEAD, "cpu", False)
-        behind = predict(tmp_path / "some.csv", both, *given)
-        monkeypatch.setitem(load.AHEAD, "cpu", True)
-        ahead = predict(tmp_path / "some.csv", both, *given)
-        assert ahead.code == 0, ahead.err
-        for name in ("samples", "friendly", "failures"):
-            pd.testing.assert_frame_equal(ahead.table(name), behind.table(name))
+        ahead = same_ahead(lambda: predict(tmp_path / "some.csv", both, *given), monkeypatch)
         assert list(ahead.table("failures")["id_str"]) == ["gal 0002", "gal 0003", "gal 0020"]
         return ahead, len(took), len(rows) - len(changed)
 
