@@ -151,7 +151,7 @@ class OnCard(Decoders):
         Random draws take longer than decoding does, and so are left to processes.
         """
         still = all(task.member is None for task in decoding.tasks)
-        return decoding.may_differ and decoding.fast and decoding.late and still
+        return decoding.may_differ and decoding.late and still
 
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
         def finish() -> Decoded:

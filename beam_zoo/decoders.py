@@ -46,14 +46,12 @@ class Decoding:
 
     Attributes:
         tasks: views that are needed.
-        fast: whether views are made by `FastView`.
-        late: whether those are made of all images at once, on the device.
+        late: whether views are made of all images at once, on the device, by `FastView`.
         least_side: as of `images.decode`.
         may_differ: whether a decoder will do whose pixels differ from Pillow's by a grey level.
     """
 
     tasks: list[ViewTask]
-    fast: bool
     late: bool
     least_side: int | None
     may_differ: bool = False
@@ -67,15 +65,9 @@ class Decoding:
         Raises:
             UserError: a view has a step that is not made in batches, and is to be fast.
         """
-        found: list[BatchViews] = []
-        for task in self.tasks:
-            if not self.fast:
-                found.append(EarlyViews(task, View(task.settings)))
-            elif self.late:
-                found.append(LateViews(task, FastView(task.settings, device)))
-            else:
-                found.append(EarlyViews(task, FastView(task.settings)))
-        return found
+        if self.late:
+            return [LateViews(task, FastView(task.settings, device)) for task in self.tasks]
+        return [EarlyViews(task, View(task.settings)) for task in self.tasks]
 
 
 def decode(

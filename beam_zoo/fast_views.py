@@ -1,7 +1,8 @@
 """Views made many at a time, on the device: the mathematics of galaxy_datasets' transforms on PIL images, batched.
 
 The draws are galaxy_datasets' own, so that a view differs from the exact one by rounding alone: by a grey level in under
-one pixel of a hundred on a CPU, where torch resizes as Pillow does, and in a few on a GPU.
+one pixel of a hundred on a CPU, where torch resizes as Pillow does, and in a few on a GPU. They are for a GPU: a CPU makes
+the exact views faster (`beam_zoo.resample`).
 """
 
 import dataclasses
@@ -81,12 +82,6 @@ class FastView(View):
                 f"--fast_views cannot make a view with fill {self._affine.fill}: leave --fast_views out"
             )
         self._same_draw = functools.lru_cache(SIZES_KEPT)(self._draw)
-
-    def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
-        """The view of one image, as `View.pixels`; made on the CPU."""
-        draw = self.draw(image.height, image.width, key)
-        x = torch.from_numpy(self.raw(image)).permute(2, 0, 1)
-        return self._geometry(x[None], [draw])[0].numpy()
 
     def raw(self, image: Image.Image) -> np.ndarray:
         """An image as `batch` takes it.

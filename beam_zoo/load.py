@@ -62,7 +62,7 @@ class LoadImages(beam.DoFn):
         self._run = dataclasses.replace(run, device=device)
         tasks = list({task.name: task for task in (view_task(m, plan) for m in plan.members)}.values())
         least_side = needed_side(tasks) if plan.fast_images else None
-        decoding = Decoding(tasks, plan.fast_views, AHEAD[device], least_side, plan.fast_images)
+        decoding = Decoding(tasks, plan.fast_views and AHEAD[device], least_side, plan.fast_images)
         # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)

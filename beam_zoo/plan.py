@@ -67,7 +67,7 @@ class Plan:
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.views.least_side`, and with `fast_views` others by
             a GPU, see `beam_zoo.card_decoder`.
-        fast_views: whether views are made many at a time on the device, see `beam_zoo.fast_views`.
+        fast_views: whether a GPU makes the views, many at a time, see `beam_zoo.fast_views`.
     """
 
     command: str

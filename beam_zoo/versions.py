@@ -20,6 +20,7 @@ LIBRARIES = (
     "numpy",
     "scipy",
     "pillow",
+    "numba",
     "nvidia-nvimgcodec-cu13",
     "nvidia-nvjpeg",
 )

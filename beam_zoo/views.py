@@ -71,7 +71,7 @@ def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]
     if "${" in repr(changes):
         raise UserError("view: ${...} is not filled in: write the value itself")
     made = View({str(name): value for name, value in settings.items()})
-    if made.pixels(Image.new("RGB", (300, 200))).shape != made.shape:
+    if make(made._steps, Image.new("RGB", (300, 200)), Draws(0))[0].numpy().shape != made.shape:
         raise UserError(
             "view: these settings leave an image its own size, and a member needs one size: "
             "set random_affine, random_perspective, random_resized_crop or center_crop"
@@ -179,6 +179,11 @@ class View:
         Returns:
             uint8, shape (channel, height, width).
         """
+        from beam_zoo.resample import (
+            CompiledImage,
+        )  # which takes a second, and memory, that planning does without
+
+        image = CompiledImage(image)
         known = self._same.get(image.size) if key is None else None
         if known is None:
             made, drawn = make(self._steps, image, Draws(key or 0))

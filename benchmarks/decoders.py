@@ -36,7 +36,7 @@ def rate(kind: str, fast: bool, cores: int, paths: list[str], images: int, times
     from beam_zoo.views import view_settings
 
     task = ViewTask("minimal", view_settings(workload.VIEW, False), None, 1)
-    decoding = Decoding([task], fast, fast, None)
+    decoding = Decoding([task], fast, None)
     workers: Decoders
     if kind == "threads":
         workers = Threads(decoding, cores, "cpu")

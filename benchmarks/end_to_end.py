@@ -81,7 +81,7 @@ def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float
     keep_freed_memory()
     task = ViewTask("view", view_settings(dict(workload.VIEW), False), None, 1)
     side = needed_side([task]) if "--fast_images" in words else None
-    decoding = Decoding([task], fast="--fast_views" in words, late=False, least_side=side)
+    decoding = Decoding([task], late=False, least_side=side)
     threads = Threads(decoding, len(os.sched_getaffinity(0)), "cpu")
     paths = oracle.paths_of(folder / "catalogue.csv")[:galaxies]
     wanted = [functools.partial(Wanted, 0, str(path), [[None]]) for path in paths]

@@ -69,7 +69,12 @@ OPTIONS = [
         "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more; "
         "and others, with --fast_views, by a GPU's own decoder",
     ),
-    Option("fast_views", "flag", False, "make views many at a time on the device, within a grey level"),
+    Option(
+        "fast_views",
+        "flag",
+        False,
+        "make views on the GPU, many at a time, within a grey level; on a CPU they stay exact",
+    ),
     Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
     Option("seed", "integer", 0, "of all random draws", least=0),
     Option("limit", "integer", None, "predict the first N rows of the catalogue only", least=1),
