@@ -21,7 +21,7 @@ setup(
         "nvidia-nvjpeg>=13; sys_platform == 'linux'",
         "omegaconf>=2.3",
         "pandas>=2.2,<3",  # Beam's CSV reader does not work with pandas 3
-        "pillow>=11",
+        "pillow>=11.2.1",
         "pyarrow>=18",
         "pytorch-lightning>=2.6",
         "pyyaml>=6",

@@ -11,11 +11,13 @@ from typing import Any
 
 import numba
 import numpy as np
+import pyarrow as pa
 from numba import float64, int32, int64, types, uint8
 from PIL import Image
 
 _WEIGHT_BITS = 22
 _HALF = np.int32(1 << (_WEIGHT_BITS - 1))
+_ONE, _TWO = np.uint64(1), np.uint64(2)
 
 _LINE, _IMAGE = (types.Array(uint8, dimensions, "C") for dimensions in (1, 3))
 _GIVEN_LINE, _GIVEN_IMAGE = (types.Array(uint8, dimensions, "C", readonly=True) for dimensions in (1, 3))
@@ -67,15 +69,25 @@ def _widen(line, wide):
 
 
 @_compiled(types.void, _NUMBERS, _PLACES, _NUMBERS, int64, int64, int64, _NUMBERS)
-def _blend_columns(wide, low, share, first, end, channels, mixed):
-    last = wide.size // channels - 1
+def _blend_colours(wide, low, share, first, end, step, mixed):
+    """One row of three channels, along x."""
+    last = wide.size // step - 1
     for x in range(first, end):
-        left = np.uint64(max(low[x], 0) * channels)
-        right = np.uint64(min(low[x] + 1, last) * channels)
-        here = np.uint64(x * channels)
-        for c in range(channels):
-            k = np.uint64(c)
-            mixed[here + k] = wide[left + k] + (wide[right + k] - wide[left + k]) * share[x]
+        left, right = np.uint64(max(low[x], 0) * step), np.uint64(min(low[x] + 1, last) * step)
+        here = np.uint64(x * 3)
+        red, green, blue = wide[left], wide[left + _ONE], wide[left + _TWO]
+        next_red, next_green, next_blue = wide[right], wide[right + _ONE], wide[right + _TWO]
+        mixed[here] = red + (next_red - red) * share[x]
+        mixed[here + _ONE] = green + (next_green - green) * share[x]
+        mixed[here + _TWO] = blue + (next_blue - blue) * share[x]
+
+
+@_compiled(types.void, _NUMBERS, _PLACES, _NUMBERS, int64, int64, _NUMBERS)
+def _blend_greys(wide, low, share, first, end, mixed):
+    """One row of one channel, along x."""
+    for x in range(first, end):
+        grey, next_grey = wide[max(low[x], 0)], wide[min(low[x] + 1, wide.size - 1)]
+        mixed[x] = grey + (next_grey - grey) * share[x]
 
 
 @_compiled(types.void, _NUMBERS, _NUMBERS, float64, _LINE)
@@ -87,16 +99,16 @@ def _blend_rows(upper, lower, share, out):
 @_compiled(types.void, _GIVEN_IMAGE, float64, float64, float64, float64, _IMAGE)
 def _scale(image, x_step, x_offset, y_step, y_offset, out):
     """The affine transform without rotation or shear: each row of the image is blended along x once."""
-    height, width, channels = image.shape
-    rows, columns = out.shape[0], out.shape[1]
+    height, width, step = image.shape
+    rows, columns, channels = out.shape
     first_x, end_x = _inside(x_step, 0.0, x_offset, width, columns)
     first_y, end_y = _inside(y_step, 0.0, y_offset, height, rows)
     low_x, share_x = np.empty(columns, np.int64), np.empty(columns)
     low_y, share_y = np.empty(rows, np.int64), np.empty(rows)
     _places(x_step, 0.0, x_offset, low_x, share_x)
     _places(y_step, 0.0, y_offset, low_y, share_y)
-    lines, made = image.reshape(height, width * channels), out.reshape(rows, columns * channels)
-    wide, mixed = np.empty(width * channels), np.empty((2, columns * channels))
+    lines, made = image.reshape(height, width * step), out.reshape(rows, columns * channels)
+    wide, mixed = np.empty(width * step), np.empty((2, columns * channels))
     held = np.full(2, -1)
     chosen = slice(first_x * channels, end_x * channels)
     for y in range(first_y, end_y):
@@ -105,17 +117,20 @@ def _scale(image, x_step, x_offset, y_step, y_offset, out):
             if held[line % 2] != line:
                 held[line % 2] = line
                 _widen(lines[line], wide)
-                _blend_columns(wide, low_x, share_x, first_x, end_x, channels, mixed[line % 2])
+                if channels == 3:
+                    _blend_colours(wide, low_x, share_x, first_x, end_x, step, mixed[line % 2])
+                else:
+                    _blend_greys(wide, low_x, share_x, first_x, end_x, mixed[line % 2])
         _blend_rows(mixed[upper % 2, chosen], mixed[lower % 2, chosen], share_y[y], made[y, chosen])
 
 
-@_compiled(types.void, _GIVEN_IMAGE, _PLACES, _PLACES, _NUMBERS, _NUMBERS, int64, int64, _LINE)
-def _blend_points(image, low_x, low_y, share_x, share_y, first, end, out):
-    height, width, channels = image.shape
-    lines = image.reshape(height, width * channels)
+@_compiled(types.void, _GIVEN_IMAGE, _PLACES, _PLACES, _NUMBERS, _NUMBERS, int64, int64, int64, _LINE)
+def _blend_points(image, low_x, low_y, share_x, share_y, first, end, channels, out):
+    height, width, step = image.shape
+    lines = image.reshape(height, width * step)
     for x in range(first, end):
-        left = np.uint64(max(low_x[x], 0) * channels)
-        right = np.uint64(min(low_x[x] + 1, width - 1) * channels)
+        left = np.uint64(max(low_x[x], 0) * step)
+        right = np.uint64(min(low_x[x] + 1, width - 1) * step)
         upper, lower = np.uint64(max(low_y[x], 0)), np.uint64(min(low_y[x] + 1, height - 1))
         here = np.uint64(x * channels)
         for c in range(channels):
@@ -130,8 +145,8 @@ def _blend_points(image, low_x, low_y, share_x, share_y, first, end, out):
 @_compiled(types.void, _GIVEN_IMAGE, _NUMBERS, _IMAGE)
 def _turn(image, matrix, out):
     """The affine transform of any matrix."""
-    height, width, channels = image.shape
-    rows, columns = out.shape[0], out.shape[1]
+    height, width = image.shape[0], image.shape[1]
+    rows, columns, channels = out.shape
     made = out.reshape(rows, columns * channels)
     low_x, share_x = np.empty(columns, np.int64), np.empty(columns)
     low_y, share_y = np.empty(columns, np.int64), np.empty(columns)
@@ -142,23 +157,23 @@ def _turn(image, matrix, out):
         _places(a, b * (y + 0.5), c, low_x, share_x)
         _places(d, e * (y + 0.5), f, low_y, share_y)
         first, end = max(first_x, first_y), min(end_x, end_y)
-        _blend_points(image, low_x, low_y, share_x, share_y, first, end, made[y])
+        _blend_points(image, low_x, low_y, share_x, share_y, first, end, channels, made[y])
 
 
-@_compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, _LINE)
-def _mean_colours(line, first, weights, out):
+@_compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, int64, _LINE)
+def _mean_colours(line, first, weights, step, out):
     """The resize of one row of three channels."""
     for x in range(first.size):
-        start, here = np.uint64(first[x] * 3), np.uint64(x * 3)
+        k, here = np.uint64(first[x] * step), np.uint64(x * 3)
         red, green, blue = _HALF, _HALF, _HALF
         for tap in range(weights.shape[1]):
-            k, weight = start + np.uint64(3 * tap), weights[x, tap]
-            red += np.int32(line[k]) * weight
-            green += np.int32(line[k + np.uint64(1)]) * weight
-            blue += np.int32(line[k + np.uint64(2)]) * weight
+            red += np.int32(line[k]) * weights[x, tap]
+            green += np.int32(line[k + _ONE]) * weights[x, tap]
+            blue += np.int32(line[k + _TWO]) * weights[x, tap]
+            k += np.uint64(step)
         out[here] = red >> _WEIGHT_BITS
-        out[here + np.uint64(1)] = green >> _WEIGHT_BITS
-        out[here + np.uint64(2)] = blue >> _WEIGHT_BITS
+        out[here + _ONE] = green >> _WEIGHT_BITS
+        out[here + _TWO] = blue >> _WEIGHT_BITS
 
 
 @_compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, _LINE)
@@ -185,13 +200,14 @@ def _narrow(totals, out):
 
 @_compiled(types.void, _GIVEN_IMAGE, _FIRST, _WEIGHTS, _FIRST, _WEIGHTS, _IMAGE)
 def _resize(image, first_x, weights_x, first_y, weights_y, out):
-    height, width, channels = image.shape
-    rows, values = out.shape[0], out.shape[1] * channels
-    lines, made = image.reshape(height, width * channels), out.reshape(rows, values)
+    height, width, step = image.shape
+    rows, columns, channels = out.shape
+    values = columns * channels
+    lines, made = image.reshape(height, width * step), out.reshape(rows, values)
     narrow, totals = np.empty((height, values), np.uint8), np.empty(values, np.int32)
     for y in range(height):
         if channels == 3:
-            _mean_colours(lines[y], first_x, weights_x, narrow[y])
+            _mean_colours(lines[y], first_x, weights_x, step, narrow[y])
         else:
             _mean_greys(lines[y], first_x, weights_x, narrow[y])
     for y in range(rows):
@@ -205,9 +221,10 @@ def affine(pixels: np.ndarray, matrix: Sequence[float], out: np.ndarray) -> None
     """Pillow's affine transform, bilinear.
 
     Args:
-        pixels: uint8, shape (height, width, channel).
+        pixels: uint8, shape (height, width, channel); a fourth channel is left out.
         matrix: a, b, c, d, e, f: the pixel (x, y) of the result comes from (a x + b y + c, d x + e y + f), in pixels.
-        out: the result, uint8, shape (height, width, channel), of any size; pixels from outside of the image stay as they are.
+        out: the result, uint8, shape (height, width, channel), of any size, with one channel or three; pixels from outside of
+            the image stay as they are.
     """
     a, b, c, d, e, f = map(float, matrix)
     if b == 0 and d == 0:
@@ -216,19 +233,14 @@ def affine(pixels: np.ndarray, matrix: Sequence[float], out: np.ndarray) -> None
         _turn(pixels, np.array([a, b, c, d, e, f]), out)
 
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(pixels: np.ndarray, out: np.ndarray) -> None:
     """Pillow's resize, bilinear: of a smaller size each pixel is a mean of all that it covers.
 
     Args:
-        pixels: uint8, shape (height, width, channel), of one or three channels.
-        height, width: of the result.
-
-    Returns:
-        uint8, shape (height, width, channel).
+        pixels: uint8, shape (height, width, channel); a fourth channel is left out.
+        out: the result, uint8, shape (height, width, channel), of any size, with one channel or three.
     """
-    out = np.empty((height, width, pixels.shape[2]), np.uint8)
-    _resize(pixels, *_weights(pixels.shape[1], width), *_weights(pixels.shape[0], height), out)
-    return out
+    _resize(pixels, *_weights(pixels.shape[1], out.shape[1]), *_weights(pixels.shape[0], out.shape[0]), out)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -264,48 +276,59 @@ class CompiledImage(Image.Image):
     """A PIL image whose bilinear affine transform and resize are those of this module; all else is Pillow's.
 
     Args:
-        given: a PIL image of mode RGB or L, or its pixels: uint8, shape (height, width, channel).
+        given: a PIL image of mode RGB or L, or its pixels: uint8, shape (height, width, channel), of three channels or one.
     """
 
     def __init__(self, given: Image.Image | np.ndarray) -> None:
         super().__init__()
-        self._given, self._loaded = given, False
         if isinstance(given, Image.Image):
             self._mode, self._size = given.mode, given.size
         else:
-            height, width, channels = given.shape
-            self._mode, self._size = "RGB" if channels == 3 else "L", (width, height)
+            self._mode, self._size = "RGB" if given.shape[2] == 3 else "L", (given.shape[1], given.shape[0])
+        self._given, self._loaded = given, False
+        self._channels = len(self.getbands())
 
     @functools.cached_property
     def _pixels(self) -> np.ndarray:
-        return np.asarray(self._given).reshape(self.height, self.width, -1)
+        """uint8, shape (height, width, channel): four channels, of which one is not used, where Pillow has them so."""
+        if isinstance(self._given, np.ndarray):
+            return self._given
+        self._given.load()
+        try:
+            pixels = np.frombuffer(pa.array(self._given).buffers()[-1], np.uint8)
+        except ValueError:  # so large that Pillow has it in pieces
+            pixels = np.asarray(self._given)
+        return pixels.reshape(self.height, self.width, -1)
+
+    @functools.cached_property
+    def _exactly(self) -> np.ndarray:
+        return np.ascontiguousarray(self._pixels[..., : self._channels])
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        return self._pixels.__array_interface__
+        return self._exactly.__array_interface__
 
     def load(self) -> Any:
         """Make the image that Pillow's own methods work with: they call this first."""
         if not self._loaded:
             given = self._given
             if isinstance(given, np.ndarray):
-                given = Image.fromarray(given.squeeze(2) if self.mode == "L" else given)
+                given = Image.fromarray(given if self.mode == "RGB" else given[..., 0])
             given.load()
             self.im, self._loaded = given.im, True
         return super().load()
 
     def convert(self, *args: Any, **settings: Any) -> Image.Image:
-        """As Pillow's, for the one conversion of a view, to grey."""
+        """As Pillow's; a view has one, to grey."""
         found = super().convert(*args, **settings)
         return CompiledImage(found) if found.mode in ("RGB", "L") else found
 
     def crop(self, box: tuple[float, float, float, float] | None = None) -> Image.Image:
         """As Pillow's."""
-        if box is None:
-            return self
-        left, top, right, bottom = (round(side) for side in box)
+        left, top, right, bottom = map(round, box or (0, 0, *self.size))
         if 0 <= left < right <= self.width and 0 <= top < bottom <= self.height:
-            return CompiledImage(np.ascontiguousarray(self._pixels[top:bottom, left:right]))
+            inside = self._pixels[top:bottom, left:right, : self._channels]
+            return CompiledImage(np.ascontiguousarray(inside))
         return super().crop(box)
 
     def transform(
@@ -320,8 +343,7 @@ class CompiledImage(Image.Image):
         """As Pillow's."""
         if method != Image.Transform.AFFINE or resample != Image.Resampling.BILINEAR:
             return super().transform(size, method, data, resample, fill, fillcolor)
-        width, height = size
-        out = np.zeros((height, width, self._pixels.shape[2]), np.uint8)
+        out = np.zeros((size[1], size[0], self._channels), np.uint8)
         if np.any(fillcolor):
             out[:] = fillcolor
         affine(self._pixels, data, out)
@@ -335,8 +357,9 @@ class CompiledImage(Image.Image):
         reducing_gap: float | None = None,
     ) -> Image.Image:
         """As Pillow's."""
-        width, height = size
-        other_order = self.height > 100 * self.width and height < self.height  # columns before rows
-        if resample != Image.Resampling.BILINEAR or box is not None or other_order:
+        columns_first = self.height > 100 * self.width and size[1] < self.height
+        if resample != Image.Resampling.BILINEAR or box is not None or columns_first:
             return super().resize(size, resample, box, reducing_gap)
-        return CompiledImage(resize(self._pixels, height, width))
+        out = np.empty((size[1], size[0], self._channels), np.uint8)
+        resize(self._pixels, out)
+        return CompiledImage(out)
