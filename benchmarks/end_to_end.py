@@ -35,7 +35,7 @@ WAYS = {
     "bf16 compiled, fast": (["--precision", "bf16", "--compile", "--fast_images", "--fast_views"], 0.90),
 }
 """Options of the command, and the share of the bare rate that was asked for."""
-BATCH = 8
+BATCH = 16
 """Images of one forward pass of the bare loop, as of the command's."""
 
 

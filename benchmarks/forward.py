@@ -3,7 +3,7 @@
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.forward
 
-One ZoobotTree (convnext_nano, random weights), 8 images at a time, without dropout; ways take turns, and rates are medians.
+One ZoobotTree (convnext_nano, random weights), 16 images at a time, without dropout; ways take turns, and rates are medians.
 Changes are those of all vote fractions against fp32, on 64 galaxies.
 """
 
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import workload
 
-BATCH, IMAGES = 8, 64
+BATCH, IMAGES = 16, 64
 Way = Callable[[torch.Tensor], torch.Tensor]
 """From images, float32 in [0, 1], to the encoder's features, float32."""
 
