@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from beam_zoo.decoders import AHEAD
 from beam_zoo.decoding_processes import begin_to_import
 from beam_zoo.device import Pieces, out_of_memory, set_up_torch, used_here
 from beam_zoo.errors import UserError, one_line
+from beam_zoo.half_weights import with_half_weights
 from beam_zoo.members import Member
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
@@ -53,6 +55,9 @@ class MemberModel(nn.Module):
         self._images = Pieces(images, whose, "images", "one image")
         self._galaxies = Pieces(run.batch_size, whose, "galaxies", "the passes of one galaxy")
         self._compiled: set[int] = set()
+        if (dtype := PRECISIONS[run.plan.precision]) is not None:
+            some = (torch.arange(math.prod(self.view.shape)) % 251).to(torch.uint8).view(1, *self.view.shape)
+            self.encoder = with_half_weights(self.encoder, dtype, self.view.to_float(some.to(run.device)))
         if run.plan.compile:
             self._compile()
 

@@ -1,0 +1,148 @@
+"""The compiled affine transform and resize against Pillow's own, bit by bit."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_zoo.resample import CompiledImage
+
+AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+LOCATOR = "numba.core.caching.UserProvidedCacheLocator"
+SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (60, 41), (300, 201)]
+MATRICES = {
+    "the image itself": (1, 0, 0, 0, 1, 0),
+    "enlarged": (0.8333333002196431, 0.0, 5.3, -0.0, 0.8333333002196431, 3.1),
+    "halves": (0.5, 0, 10, 0, 0.25, 3),
+    "smaller": (2.7, 0, -20.5, 0, 1.9, -11),
+    "mirrored": (-1, 0, 41, 0, 1, 0.5),
+    "turned": (0.8, 0.31, -20, -0.4, 0.93, 33),
+    "turned by a right angle": (0, 1, 0, -1, 0, 41),
+    "sheared along one axis": (1, 0.3, -5, 0, 1, 0),
+    "all from outside": (1, 0, 5000, 0, 1, 0),
+    "turned, all from outside": (1, 0.1, 5000, 0.1, 1, 0),
+}
+
+
+@pytest.fixture(params=["RGB", "L"])
+def images(request) -> list[Image.Image]:
+    """Noise, and smooth images, whose pixels lie on whole numbers more often."""
+    rng = np.random.default_rng(3)
+    found = []
+    for width, height in SIZES:
+        noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        small = noise.resize((max(1, width // 20), max(1, height // 20)))
+        found += [noise.convert(request.param), small.resize((width, height)).convert(request.param)]
+    return found
+
+
+def assert_same(found: Image.Image, expected: Image.Image) -> None:
+    assert (found.mode, found.size) == (expected.mode, expected.size)
+    a, b = np.asarray(found), np.asarray(expected)
+    np.testing.assert_array_equal(a.reshape(b.shape), b)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_affine(images, name):
+    matrix = MATRICES[name]
+    for image in images:
+        for size in (image.size, (50, 33)):
+            for colour in (None, 0, 90):
+                fill = (colour,) * 3 if image.mode == "RGB" and colour else colour
+                given = (size, AFFINE, matrix, BILINEAR)
+                found = CompiledImage(image).transform(*given, fillcolor=fill)
+                assert isinstance(found, CompiledImage)
+                assert_same(found, image.transform(*given, fillcolor=0 if fill is None else fill))
+
+
+def test_affine_of_many_matrices():
+    rng = np.random.default_rng(5)
+    image = Image.fromarray(rng.integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    for _ in range(200):
+        matrix = tuple(rng.normal([1, 0, 0, 0, 1, 0], [0.4, 0.4, 9, 0.4, 0.4, 9]))
+        given = (image.size, AFFINE, matrix, BILINEAR)
+        assert_same(CompiledImage(image).transform(*given), image.transform(*given, fillcolor=0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (224, 224), (31, 77), (301, 300), (900, 3)])
+def test_resize(images, size):
+    for image in images:
+        found = CompiledImage(image).resize(size, BILINEAR)
+        assert isinstance(found, CompiledImage)
+        assert_same(found, image.resize(size, BILINEAR))
+
+
+def test_many_sizes():
+    rng = np.random.default_rng(6)
+    for before, after in rng.integers(1, 400, (150, 2)):
+        image = Image.fromarray(rng.integers(0, 256, (before, 5, 3), dtype=np.uint8))
+        assert_same(CompiledImage(image).resize((5, after), BILINEAR), image.resize((5, after), BILINEAR))
+        turned = image.transpose(Image.Transpose.ROTATE_90)
+        assert_same(CompiledImage(turned).resize((after, 4), BILINEAR), turned.resize((after, 4), BILINEAR))
+
+
+def test_strips():
+    """Pillow makes the columns of a long strip before its rows."""
+    rng = np.random.default_rng(7)
+    for width, height in ((3, 400), (400, 3)):
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for size in ((10, 200), (2, 900), (200, 10)):
+            assert_same(CompiledImage(image).resize(size, BILINEAR), image.resize(size, BILINEAR))
+
+
+def test_a_large_image():
+    """Over 16 MB Pillow has an image in pieces."""
+    rng = np.random.default_rng(8)
+    image = Image.fromarray(rng.integers(0, 256, (2300, 2200, 3), dtype=np.uint8))
+    assert_same(CompiledImage(image).resize((300, 301), BILINEAR), image.resize((300, 301), BILINEAR))
+
+
+def test_all_else_is_pillows(images):
+    for image in images:
+        made = CompiledImage(np.asarray(image).reshape(image.height, image.width, -1))
+        assert_same(made, image)
+        assert_same(made.copy(), image)
+        assert_same(made.convert("L"), image.convert("L"))
+        assert_same(made.convert("RGB"), image.convert("RGB"))
+        assert_same(made.convert("HSV"), image.convert("RGB").convert("HSV"))
+        for box in (None, (0, 0, 1, 1), (-2, -3, 4, 5), (0, 0, *image.size)):
+            assert_same(made.crop(box), image.crop(box))
+        for method in Image.Transpose:
+            assert_same(made.transpose(method), image.transpose(method))
+        assert_same(made.rotate(30, BILINEAR, expand=True), image.rotate(30, BILINEAR, expand=True))
+        bicubic = Image.Resampling.BICUBIC
+        assert_same(made.resize((9, 8), bicubic), image.resize((9, 8), bicubic))
+        assert_same(made.resize((9, 8), BILINEAR, (0, 0, 1, 1)), image.resize((9, 8), BILINEAR, (0, 0, 1, 1)))
+        affine = ((8, 9), AFFINE, (1, 0.2, 0, 0, 1, 0), bicubic)
+        assert_same(made.transform(*affine), image.transform(*affine))
+        quad = ((8, 9), Image.Transform.QUAD, (0, 0, 0, 9, 9, 8, 7, 0), BILINEAR)
+        assert_same(made.transform(*quad), image.transform(*quad))
+
+
+@pytest.mark.parametrize("wrong", ["no folder", "no space"])
+def test_nowhere_to_keep_what_is_compiled(wrong, tmp_path):
+    """Each process compiles for itself then."""
+    program = """if True:
+        import numpy as np
+        from beam_zoo.resample import resize
+        out = np.empty((3, 3, 1), np.uint8)
+        resize(np.full((6, 6, 1), 7, np.uint8), out)
+        assert (out == 7).all()
+    """
+
+    def no_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    folder = "/dev/null/folder" if wrong == "no folder" else str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        env={**os.environ, "NUMBA_CACHE_DIR": folder, "NUMBA_CACHE_LOCATOR_CLASSES": LOCATOR},
+        preexec_fn=no_space if wrong == "no space" else None,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
