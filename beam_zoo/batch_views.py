@@ -126,6 +126,7 @@ class EarlyViews(BatchViews):
 
     def __init__(self, task: ViewTask, view: View) -> None:
         super().__init__(task, view)
+        view.get_ready()
         self._view = view
         self.stride = self._bytes
 
