@@ -9,13 +9,16 @@ import json
 import math
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from beam_zoo.errors import UserError, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from beam_zoo.resample import CompiledImage
 
 NAMES = ("default", "minimal", "fast")
 LARGEST = 4096
@@ -168,6 +171,13 @@ class View:
         except Exception as error:
             raise UserError(f"view: galaxy_datasets cannot use these settings: {one_line(error)}") from None
 
+    @staticmethod
+    def get_ready() -> "type[CompiledImage]":
+        """Load what `pixels` needs, which takes a part of a second, and memory, that planning does without."""
+        from beam_zoo.resample import CompiledImage
+
+        return CompiledImage
+
     def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
         """The view of one image, before the conversion to float.
 
@@ -179,11 +189,7 @@ class View:
         Returns:
             uint8, shape (channel, height, width).
         """
-        from beam_zoo.resample import (
-            CompiledImage,
-        )  # which takes a second, and memory, that planning does without
-
-        image = CompiledImage(image)
+        image = self.get_ready()(image)
         known = self._same.get(image.size) if key is None else None
         if known is None:
             made, drawn = make(self._steps, image, Draws(key or 0))
