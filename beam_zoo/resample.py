@@ -4,17 +4,22 @@ Both are Pillow's arithmetic in an order in which a processor does many pixels a
 double precision, truncated at its end; that of the resize in whole numbers, with weights of 22 bits behind the point.
 """
 
+import contextlib
 import functools
+import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import llvmlite.binding
 import numba
 import numpy as np
 import pyarrow as pa
 from numba import float64, int32, int64, types, uint8
 from PIL import Image
 
+_CONFIG: Any = numba.config
 _WEIGHT_BITS = 22
 _HALF = np.int32(1 << (_WEIGHT_BITS - 1))
 _ONE, _TWO = np.uint64(1), np.uint64(2)
@@ -25,15 +30,26 @@ _NUMBERS, _PLACES, _TOTALS = (types.Array(kind, 1, "C") for kind in (float64, in
 _FIRST, _WEIGHTS = types.Array(int64, 1, "C", readonly=True), types.Array(int32, 2, "C", readonly=True)
 
 
+def _folder() -> str:
+    """Where compiled code is kept, for this kind of processor only: machines that share a home may be of several kinds."""
+    kind = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
+    base = _CONFIG.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "beam_zoo", hashlib.sha256(kind.encode()).hexdigest()[:16])
+
+
 def _compiled(returns: Any, *takes: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile now, to run without the interpreter's lock; the result is kept on disk where that is possible."""
 
     def compile_now(function: Callable[..., Any]) -> Any:
         settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        before = _CONFIG.CACHE_DIR
         try:
+            _CONFIG.CACHE_DIR = _folder()
             return numba.njit(returns(*takes), cache=True, **settings)(function)
-        except (RuntimeError, OSError):  # no folder for it, or no space there: two seconds in each process
+        except Exception:  # no folder, no space there, a damaged file: three seconds in each process
             return numba.njit(returns(*takes), **settings)(function)
+        finally:
+            _CONFIG.CACHE_DIR = before
 
     return compile_now
 
@@ -257,19 +273,17 @@ def _weights(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
     scale = size / new_size
     reach = max(scale, 1.0)
     centre = (np.arange(new_size) + 0.5) * scale
-    first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    begin = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
     end = np.minimum((centre + reach + 0.5).astype(np.int64), size)
-    taps = int((end - first).max())
+    taps = int((end - begin).max())
+    first = np.minimum(begin, size - taps)  # so that there is a pixel for every weight, be it zero
     pixel = first[:, None] + np.arange(taps)
     share = np.maximum(1 - np.abs((pixel - centre[:, None] + 0.5) * (1 / reach)), 0)
-    share[pixel >= end[:, None]] = 0
+    share[(pixel < begin[:, None]) | (pixel >= end[:, None])] = 0
     total = functools.reduce(np.add, share.T)  # one after the other, as Pillow adds them
     weights = (share / total[:, None] * (1 << _WEIGHT_BITS) + 0.5).astype(np.int32)
-    within = np.minimum(first, size - taps)  # so that there is a pixel for every weight, be it zero
-    for row, shift in zip(weights, first - within, strict=True):
-        row[:] = np.roll(row, shift)
-    within.flags.writeable = weights.flags.writeable = False
-    return within, weights
+    first.flags.writeable = weights.flags.writeable = False
+    return first, weights
 
 
 class CompiledImage(Image.Image):
@@ -293,10 +307,13 @@ class CompiledImage(Image.Image):
         """uint8, shape (height, width, channel): four channels, of which one is not used, where Pillow has them so."""
         if isinstance(self._given, np.ndarray):
             return self._given
-        self._given.load()
-        try:
-            pixels = np.frombuffer(pa.array(self._given).buffers()[-1], np.uint8)
-        except ValueError:  # so large that Pillow has it in pieces
+        pixels = None
+        # Of other modes Pillow may have borrowed the memory, and aligned rows would have gaps.
+        if self.mode == "RGB" and Image.core.get_alignment() == 1:
+            self._given.load()
+            with contextlib.suppress(ValueError):  # so large that Pillow has it in pieces
+                pixels = np.frombuffer(pa.array(self._given).buffers()[-1], np.uint8)
+        if pixels is None:
             pixels = np.asarray(self._given)
         return pixels.reshape(self.height, self.width, -1)
 
@@ -326,10 +343,10 @@ class CompiledImage(Image.Image):
     def crop(self, box: tuple[float, float, float, float] | None = None) -> Image.Image:
         """As Pillow's."""
         left, top, right, bottom = map(round, box or (0, 0, *self.size))
-        if 0 <= left < right <= self.width and 0 <= top < bottom <= self.height:
-            inside = self._pixels[top:bottom, left:right, : self._channels]
-            return CompiledImage(np.ascontiguousarray(inside))
-        return super().crop(box)
+        inside = 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
+        if inside and isinstance(self._given, np.ndarray):
+            return CompiledImage(np.ascontiguousarray(self._given[top:bottom, left:right]))
+        return CompiledImage(super().crop(box))
 
     def transform(
         self,
@@ -345,7 +362,7 @@ class CompiledImage(Image.Image):
             return super().transform(size, method, data, resample, fill, fillcolor)
         out = np.zeros((size[1], size[0], self._channels), np.uint8)
         if np.any(fillcolor):
-            out[:] = fillcolor
+            out[:] = np.clip(fillcolor, 0, 255)
         affine(self._pixels, data, out)
         return CompiledImage(out)
 
@@ -358,8 +375,24 @@ class CompiledImage(Image.Image):
     ) -> Image.Image:
         """As Pillow's."""
         columns_first = self.height > 100 * self.width and size[1] < self.height
-        if resample != Image.Resampling.BILINEAR or box is not None or columns_first:
+        bilinear = resample == Image.Resampling.BILINEAR and box is None and reducing_gap is None
+        if not bilinear or columns_first or min(size) < 1:
             return super().resize(size, resample, box, reducing_gap)
         out = np.empty((size[1], size[0], self._channels), np.uint8)
         resize(self._pixels, out)
         return CompiledImage(out)
+
+
+@functools.cache
+def is_pillows() -> bool:
+    """Whether the bits are Pillow's on this machine too: another compiler may have joined Pillow's products and sums."""
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+
+    def made(image: Image.Image) -> list[bytes]:
+        scaled = image.transform((70, 90), affine, (0.83, 0, 6.1, 0, 0.83, 7.2), bilinear)
+        turned = image.transform((70, 90), affine, (0.8, 0.31, -2, -0.4, 0.93, 33), bilinear)
+        return [some.tobytes() for some in (scaled, turned, image.resize((31, 44), bilinear))]
+
+    images = [Image.fromarray(noise), Image.fromarray(noise).convert("L")]
+    return all(made(CompiledImage(image)) == made(image) for image in images)

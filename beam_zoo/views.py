@@ -5,11 +5,13 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 """
 
 import contextlib
+import functools
 import json
+import logging
 import math
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +19,7 @@ from PIL import Image
 
 from beam_zoo.errors import UserError, did_you_mean, one_line
 
-if TYPE_CHECKING:
-    from beam_zoo.resample import CompiledImage
-
+LOGGER = logging.getLogger("beam_zoo")
 NAMES = ("default", "minimal", "fast")
 LARGEST = 4096
 SIZES_KEPT = 1000
@@ -139,6 +139,26 @@ def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Draw
     return image, done
 
 
+def faster(image: Image.Image) -> Image.Image:
+    """An image of mode RGB or L as one whose views take less time, with the same bits; its second view, less again."""
+    # Loaded here: it takes a part of a second, and memory, that planning does without.
+    from beam_zoo.resample import CompiledImage, is_pillows
+
+    if isinstance(image, CompiledImage):
+        return image
+    if is_pillows():
+        return CompiledImage(image)
+    _say_slow()
+    return image
+
+
+@functools.cache
+def _say_slow() -> None:
+    LOGGER.warning(
+        "Pillow's arithmetic is another on this machine than ours: Pillow itself makes the views, slower"
+    )
+
+
 class View:
     """One view of galaxy_datasets.
 
@@ -171,13 +191,6 @@ class View:
         except Exception as error:
             raise UserError(f"view: galaxy_datasets cannot use these settings: {one_line(error)}") from None
 
-    @staticmethod
-    def get_ready() -> "type[CompiledImage]":
-        """Load what `pixels` needs, which takes a part of a second, and memory, that planning does without."""
-        from beam_zoo.resample import CompiledImage
-
-        return CompiledImage
-
     def pixels(self, image: Image.Image, key: int | None = None) -> np.ndarray:
         """The view of one image, before the conversion to float.
 
@@ -189,7 +202,7 @@ class View:
         Returns:
             uint8, shape (channel, height, width).
         """
-        image = self.get_ready()(image)
+        image = faster(image)
         known = self._same.get(image.size) if key is None else None
         if known is None:
             made, drawn = make(self._steps, image, Draws(key or 0))

@@ -4,15 +4,16 @@ import os
 import resource
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from beam_zoo import resample, views
 from beam_zoo.resample import CompiledImage
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-LOCATOR = "numba.core.caching.UserProvidedCacheLocator"
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (60, 41), (300, 201)]
 MATRICES = {
     "the image itself": (1, 0, 0, 0, 1, 0),
@@ -51,7 +52,7 @@ def test_affine(images, name):
     matrix = MATRICES[name]
     for image in images:
         for size in (image.size, (50, 33)):
-            for colour in (None, 0, 90):
+            for colour in (None, 0, 90, 300, -5):
                 fill = (colour,) * 3 if image.mode == "RGB" and colour else colour
                 given = (size, AFFINE, matrix, BILINEAR)
                 found = CompiledImage(image).transform(*given, fillcolor=fill)
@@ -94,11 +95,79 @@ def test_strips():
             assert_same(CompiledImage(image).resize(size, BILINEAR), image.resize(size, BILINEAR))
 
 
-def test_a_large_image():
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_large_image(mode):
     """Over 16 MB Pillow has an image in pieces."""
     rng = np.random.default_rng(8)
-    image = Image.fromarray(rng.integers(0, 256, (2300, 2200, 3), dtype=np.uint8))
-    assert_same(CompiledImage(image).resize((300, 301), BILINEAR), image.resize((300, 301), BILINEAR))
+    image = Image.fromarray(rng.integers(0, 256, (4300, 4200, 3), dtype=np.uint8)).convert(mode)
+    found = CompiledImage(image)
+    assert_same(found.crop((7, 8, 300, 310)), image.crop((7, 8, 300, 310)))
+    assert_same(found.resize((300, 301), BILINEAR), image.resize((300, 301), BILINEAR))
+    turned = ((300, 301), AFFINE, MATRICES["turned"], BILINEAR)
+    assert_same(found.transform(*turned), image.transform(*turned, fillcolor=0))
+
+
+def test_memory_that_pillow_borrows():
+    grey = np.arange(900, dtype=np.uint8).reshape(30, 30)
+    image = Image.fromarray(grey)
+    assert_same(CompiledImage(image).resize((9, 9), BILINEAR), image.resize((9, 9), BILINEAR))
+
+
+def test_memory_outlives_its_image():
+    rng = np.random.default_rng(9)
+    pixels = rng.integers(0, 256, (424, 424, 3), dtype=np.uint8)
+    expected = Image.fromarray(pixels).resize((50, 50), BILINEAR)
+    kept = [CompiledImage(Image.fromarray(pixels)) for _ in range(5)]
+    for image in kept:
+        assert image._pixels.shape == (424, 424, 4)  # Pillow's own
+        image._given = None  # type: ignore[assignment]
+    others = [Image.new("RGB", (424, 424), "white") for _ in range(9)]
+    for image in kept:
+        assert_same(image.resize((50, 50), BILINEAR), expected)
+    assert len(others) == 9
+
+
+def run_in_a_process(program: str, **settings) -> None:
+    environment = {**os.environ, **settings.pop("env", {})}
+    words = [sys.executable, "-B", "-c", textwrap.dedent(program)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, **settings)
+    assert done.returncode == 0, done.stderr
+
+
+def test_aligned_rows():
+    """As Pillow can be told to have them."""
+    program = """
+        import numpy as np
+        from PIL import Image
+        from beam_zoo.resample import CompiledImage
+        assert Image.core.get_alignment() == 64
+        image = Image.fromarray(np.arange(41 * 30 * 3, dtype=np.uint8).reshape(30, 41, 3))
+        found, expected = (some.resize((9, 9), Image.Resampling.BILINEAR) for some in (CompiledImage(image), image))
+        assert np.array_equal(found, expected)
+    """
+    run_in_a_process(program, env={"PILLOW_ALIGNMENT": "64"})
+
+
+def test_other_arithmetic(monkeypatch, caplog):
+    """Where the bits are not Pillow's, Pillow makes the views, and that is said once."""
+    views._say_slow.cache_clear()
+    monkeypatch.setattr(resample, "is_pillows", lambda: False)
+    image = Image.new("RGB", (30, 20))
+    assert [views.faster(image) for _ in range(3)] == [image] * 3
+    assert [record.getMessage()[:20] for record in caplog.records] == ["Pillow's arithmetic "]
+    views._say_slow.cache_clear()
+
+
+def test_other_arithmetic_is_noticed(monkeypatch):
+    assert resample.is_pillows()
+    turn = resample._turn
+
+    def off_by_one(image, matrix, out):
+        turn(image, matrix, out)
+        out[40, 40, 0] ^= 1
+
+    monkeypatch.setattr(resample, "_turn", off_by_one)
+    assert not resample.is_pillows.__wrapped__()
 
 
 def test_all_else_is_pillows(images):
@@ -123,26 +192,37 @@ def test_all_else_is_pillows(images):
         assert_same(made.transform(*quad), image.transform(*quad))
 
 
-@pytest.mark.parametrize("wrong", ["no folder", "no space"])
-def test_nowhere_to_keep_what_is_compiled(wrong, tmp_path):
+PROGRAM = """
+    import numpy as np
+    from beam_zoo.resample import resize
+    out = np.empty((3, 3, 1), np.uint8)
+    resize(np.full((6, 6, 1), 7, np.uint8), out)
+    assert (out == 7).all()
+"""
+
+
+@pytest.mark.parametrize("wrong", ["no folder", "no space", "damaged"])
+def test_what_is_compiled_cannot_be_kept(wrong, tmp_path):
     """Each process compiles for itself then."""
-    program = """if True:
-        import numpy as np
-        from beam_zoo.resample import resize
-        out = np.empty((3, 3, 1), np.uint8)
-        resize(np.full((6, 6, 1), 7, np.uint8), out)
-        assert (out == 7).all()
-    """
+    env = {"NUMBA_CACHE_DIR": "/dev/null" if wrong == "no folder" else str(tmp_path)}
+    if wrong == "damaged":
+        run_in_a_process(PROGRAM, env=env)
+        kept = list(tmp_path.rglob("*.nbi"))
+        assert len(kept) > 5
+        for file in kept:
+            file.write_bytes(b"")
 
     def no_space() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-    folder = "/dev/null/folder" if wrong == "no folder" else str(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", program],
-        env={**os.environ, "NUMBA_CACHE_DIR": folder, "NUMBA_CACHE_LOCATOR_CLASSES": LOCATOR},
-        preexec_fn=no_space if wrong == "no space" else None,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_in_a_process(PROGRAM, env=env, preexec_fn=no_space if wrong == "no space" else None)
+
+
+def test_what_is_compiled_is_kept_for_one_kind_of_processor(tmp_path):
+    other = """
+    import llvmlite.binding
+    llvmlite.binding.get_host_cpu_name = lambda: "nehalem"
+"""
+    for program in (PROGRAM, other + PROGRAM):
+        run_in_a_process(program, env={"NUMBA_CACHE_DIR": str(tmp_path)})
+    assert len(list((tmp_path / "beam_zoo").iterdir())) == 2
