@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 # Two processes, whatever the machine: each of the models in them computes on all cores.
-FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest
+TOGETHER := -n 2 --dist loadfile
 
 .PHONY: setup demo test test-fast lint format
 
@@ -24,11 +25,11 @@ demo: setup
 
 test: setup $(BIN)/fake-gcs-server
 	tests/cluster/packages.sh
-	$(FAST)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) $(TOGETHER) --ignore tests/cluster
+	$(PYTEST) tests/cluster
 
 test-fast: setup $(BIN)/fake-gcs-server
-	$(FAST)
+	$(PYTEST) $(TOGETHER) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff format --check .

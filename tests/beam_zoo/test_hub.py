@@ -277,6 +277,7 @@ def test_offline(monkeypatch, hub, tmp_path):
     assert hubs.fetch(name, wanted)[1] == second
 
 
+@pytest.mark.slow
 def test_the_command_itself(hub, few, tmp_path):
     """Another process, whose hub client reads HF_ENDPOINT and HF_HOME; then with no server at all."""
     path = rings(tmp_path / "rings.ckpt", name=f"hf_hub:{ENCODER}")

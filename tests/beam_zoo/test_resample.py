@@ -201,6 +201,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["no folder", "no space", "damaged"])
 def test_what_is_compiled_cannot_be_kept(wrong, tmp_path):
     """Each process compiles for itself then."""
@@ -218,6 +219,7 @@ def test_what_is_compiled_cannot_be_kept(wrong, tmp_path):
     run_in_a_process(PROGRAM, env=env, preexec_fn=no_space if wrong == "no space" else None)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_kept_for_one_kind_of_processor(tmp_path):
     other = """
     import llvmlite.binding

@@ -19,6 +19,8 @@ from beam_zoo import plan as plans
 from pipelines import audit, export, finish, probe
 from tests import checkpoints, galaxies
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ["--passes", 2, "--snippet_size", 4, "--batch_size", 3, "--carry", "ra", "dec"]
 SAME = ("friendly/", "advanced/", "failures/", "samples/", "representations/")
 

@@ -20,6 +20,8 @@ from examples.evaluate import (
 from examples.train import MEMBERS, OUTPUT_SIZE, TRAINING_SEED
 from examples.votes import DEPENDENCIES, QUESTION_ANSWER_PAIRS
 
+pytestmark = pytest.mark.slow
+
 GALAXIES = 400
 MAX_CHECKPOINT_BYTES = 6_000_000
 

@@ -17,6 +17,8 @@ from pipelines import merge
 from tests import checkpoints, galaxies
 from tests.pipelines.unions import OPTIONS, aggregate, assert_refused, assert_same
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_member_added_later_in_another_order(whole, run_a, run_b, tmp_path):
     result = aggregate(tmp_path / "out", run_a, run_b)

@@ -13,6 +13,8 @@ from tests import galaxies
 from tests.pipelines import audited as a
 from tests.pipelines.unions import aggregate
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = "samples/part-0000001.parquet"
 FRIENDLY, ADVANCED, FAILURES = (
     f"{name}/part-000001.parquet" for name in ("friendly", "advanced", "failures")

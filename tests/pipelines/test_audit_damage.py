@@ -40,6 +40,8 @@ from tests.pipelines.damages import (
     unmask,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):

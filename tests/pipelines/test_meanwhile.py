@@ -14,7 +14,7 @@ from beam_zoo import decoders, tables
 from pipelines import meanwhile
 from pipelines import run as runs
 
-pytestmark = pytest.mark.usefixtures("small_table_parts")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_table_parts")]
 GIVEN = ["--passes", 2, "--snippet_size", 4]
 
 
