@@ -123,7 +123,7 @@ def begin_to_import() -> None:
     Raises:
         OSError: it cannot be started here, for example where the path of the temporary folder is too long for a socket.
     """
-    _Context().set_forkserver_preload([__name__, "beam_zoo.resample", "galaxy_datasets.transforms"])
+    _Context().set_forkserver_preload([__name__, "beam_zoo.compiled_image", "galaxy_datasets.transforms"])
     # Ctrl-C in a terminal means all processes, and this one would print a stack trace until it has imported everything.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -142,7 +142,7 @@ def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Draw
 def faster(image: Image.Image) -> Image.Image:
     """An image of mode RGB or L as one whose views take less time, with the same bits; its second view, less again."""
     # Loaded here: it takes a part of a second, and memory, that planning does without.
-    from beam_zoo.resample import CompiledImage, is_pillows
+    from beam_zoo.compiled_image import CompiledImage, is_pillows
 
     if isinstance(image, CompiledImage):
         return image

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import textwrap
 
+import numba
 import numpy as np
 import pytest
 from PIL import Image
 
-from beam_zoo import resample, views
-from beam_zoo.resample import CompiledImage
+from beam_zoo import compiled_image, resample, views
+from beam_zoo.compiled_image import CompiledImage
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (60, 41), (300, 201)]
@@ -139,7 +140,7 @@ def test_aligned_rows():
     program = """
         import numpy as np
         from PIL import Image
-        from beam_zoo.resample import CompiledImage
+        from beam_zoo.compiled_image import CompiledImage
         assert Image.core.get_alignment() == 64
         image = Image.fromarray(np.arange(41 * 30 * 3, dtype=np.uint8).reshape(30, 41, 3))
         found, expected = (some.resize((9, 9), Image.Resampling.BILINEAR) for some in (CompiledImage(image), image))
@@ -151,7 +152,7 @@ def test_aligned_rows():
 def test_other_arithmetic(monkeypatch, caplog):
     """Where the bits are not Pillow's, Pillow makes the views, and that is said once."""
     views._say_slow.cache_clear()
-    monkeypatch.setattr(resample, "is_pillows", lambda: False)
+    monkeypatch.setattr(compiled_image, "is_pillows", lambda: False)
     image = Image.new("RGB", (30, 20))
     assert [views.faster(image) for _ in range(3)] == [image] * 3
     assert [record.getMessage()[:20] for record in caplog.records] == ["Pillow's arithmetic "]
@@ -159,7 +160,7 @@ def test_other_arithmetic(monkeypatch, caplog):
 
 
 def test_other_arithmetic_is_noticed(monkeypatch):
-    assert resample.is_pillows()
+    assert compiled_image.is_pillows()
     turn = resample._turn
 
     def off_by_one(image, matrix, out):
@@ -167,7 +168,7 @@ def test_other_arithmetic_is_noticed(monkeypatch):
         out[40, 40, 0] ^= 1
 
     monkeypatch.setattr(resample, "_turn", off_by_one)
-    assert not resample.is_pillows.__wrapped__()
+    assert not compiled_image.is_pillows.__wrapped__()
 
 
 def test_all_else_is_pillows(images):
@@ -190,6 +191,26 @@ def test_all_else_is_pillows(images):
         assert_same(made.transform(*affine), image.transform(*affine))
         quad = ((8, 9), Image.Transform.QUAD, (0, 0, 0, 9, 9, 8, 7, 0), BILINEAR)
         assert_same(made.transform(*quad), image.transform(*quad))
+
+
+def test_planning_does_without():
+    run_in_a_process("""
+        import sys
+        from beam_zoo.views import view_settings
+        view_settings({"base": "minimal", "output_size": 64}, False)
+        assert "numba" not in sys.modules
+    """)
+
+
+def test_a_user_without_a_home(monkeypatch):
+    """Nothing is kept in a folder that is named with a tilde."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(resample._CONFIG, "CACHE_DIR", "")
+    monkeypatch.setattr(os.path, "expanduser", str)
+    with pytest.raises(RuntimeError, match="without a home"):
+        resample._folder()
+    doubled = resample._compiled(numba.float64, numba.float64)(lambda x: 2 * x)
+    assert doubled(4.0) == 8
 
 
 PROGRAM = """
