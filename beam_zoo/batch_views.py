@@ -126,7 +126,6 @@ class EarlyViews(BatchViews):
 
     def __init__(self, task: ViewTask, view: View) -> None:
         super().__init__(task, view)
-        faster(Image.new("RGB", (1, 1)))  # what it needs is loaded now
         self._view = view
         self.stride = self._bytes
 

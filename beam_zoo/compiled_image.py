@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow as pa
 from PIL import Image
 
 from beam_zoo.resample import affine, resize
+
+LOGGER = logging.getLogger("beam_zoo")
 
 
 class CompiledImage(Image.Image):
@@ -110,7 +113,10 @@ class CompiledImage(Image.Image):
 
 @functools.cache
 def is_pillows() -> bool:
-    """Whether the bits are Pillow's on this machine too: another compiler may have joined Pillow's products and sums."""
+    """Whether the bits are Pillow's on this machine too: another compiler may have joined Pillow's products and sums.
+
+    If not, that is said, once in a process.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     method, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 
@@ -120,4 +126,9 @@ def is_pillows() -> bool:
         return [some.tobytes() for some in (scaled, turned, image.resize((31, 44), bilinear))]
 
     images = [Image.fromarray(noise), Image.fromarray(noise).convert("L")]
-    return all(made(CompiledImage(image)) == made(image) for image in images)
+    same = all(made(CompiledImage(image)) == made(image) for image in images)
+    if not same:
+        LOGGER.warning(
+            "Pillow's arithmetic is another on this machine than ours: Pillow itself makes the views, slower"
+        )
+    return same

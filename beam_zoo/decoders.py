@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from PIL import Image
 
 from beam_zoo import images
 from beam_zoo.batch_views import BatchViews, EarlyViews, LateViews, Raw, ViewTask
@@ -15,7 +16,7 @@ from beam_zoo.device import host_buffer, one_thread, out_of_memory
 from beam_zoo.errors import UserError, one_line
 from beam_zoo.fast_views import FastView
 from beam_zoo.records import Failure
-from beam_zoo.views import View
+from beam_zoo.views import View, faster
 
 AHEAD = {"cpu": False, "cuda": True}
 """Whether images are decoded, and views made, while another batch is predicted.
@@ -159,6 +160,8 @@ class Threads(Decoders):
 
     def __init__(self, decoding: Decoding, cores: int, device: str) -> None:
         super().__init__(decoding, cores, device)
+        if not decoding.late:
+            faster(Image.new("RGB", (1, 1)))  # what it needs is loaded now
         # Decoding and resizing release Python's lock.
         self._threads = max(2, cores)
         self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, initializer=one_thread)
@@ -170,18 +173,17 @@ class Threads(Decoders):
             to_do = iter(range(len(wanted)))
 
             def some() -> None:
-                try:
-                    for index in to_do:  # of all threads together: a task an image costs a twentieth of it
-                        own = [each[index] for each in memory]
-                        found[index] = decode(wanted[index](), self.views, own, self.decoding.least_side)
-                finally:
-                    collections.deque(to_do, maxlen=0)  # nobody goes on where one has failed
+                for index in to_do:  # of all threads together: a task an image costs a twentieth of it
+                    own = [each[index] for each in memory]
+                    found[index] = decode(wanted[index](), self.views, own, self.decoding.least_side)
 
+            working = [self._pool.submit(some) for _ in range(self._threads)]
             try:
-                for working in [self._pool.submit(some) for _ in range(self._threads)]:
-                    working.result()
+                concurrent.futures.wait(working, return_when=concurrent.futures.FIRST_EXCEPTION)
             finally:
-                collections.deque(to_do, maxlen=0)
+                collections.deque(to_do, maxlen=0)  # nobody goes on where one has failed
+            for each in working:
+                each.result()
             return Decoded(memory, [found[index] for index in range(len(wanted))], lambda: None)
 
         return finish

@@ -55,9 +55,12 @@ class MemberModel(nn.Module):
         self._images = Pieces(images, whose, "images", "one image")
         self._galaxies = Pieces(run.batch_size, whose, "galaxies", "the passes of one galaxy")
         self._compiled: set[int] = set()
-        if (dtype := PRECISIONS[run.plan.precision]) is not None:
+        self._dtype = PRECISIONS[run.plan.precision]
+        if self._dtype is not None:
             some = (torch.arange(math.prod(self.view.shape)) % 251).to(torch.uint8).view(1, *self.view.shape)
-            self.encoder = with_half_weights(self.encoder, dtype, self.view.to_float(some.to(run.device)))
+            self.encoder = with_half_weights(
+                self.encoder, self._dtype, self.view.to_float(some.to(run.device))
+            )
         if run.plan.compile:
             self._compile()
 
@@ -108,7 +111,7 @@ class MemberModel(nn.Module):
             blank = images.new_zeros((self._images.at_once - count, *images.shape[1:]))
             images = torch.cat([images, blank])
         x = self.view.to_float(images.to(self.run.device, non_blocking=True))
-        dtype = PRECISIONS[self.run.plan.precision]
+        dtype = self._dtype
         half = torch.autocast(self.run.device, dtype) if dtype is not None else contextlib.nullcontext()
         with half, self._compiling(len(x)):
             return self.encoder(x).float()[:count]

@@ -5,9 +5,7 @@ A view ends in a conversion to float32 and an optional normalisation. Both are l
 """
 
 import contextlib
-import functools
 import json
-import logging
 import math
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,7 +17,6 @@ from PIL import Image
 
 from beam_zoo.errors import UserError, did_you_mean, one_line
 
-LOGGER = logging.getLogger("beam_zoo")
 NAMES = ("default", "minimal", "fast")
 LARGEST = 4096
 SIZES_KEPT = 1000
@@ -144,19 +141,7 @@ def faster(image: Image.Image) -> Image.Image:
     # Loaded here: it takes a part of a second, and memory, that planning does without.
     from beam_zoo.compiled_image import CompiledImage, is_pillows
 
-    if isinstance(image, CompiledImage):
-        return image
-    if is_pillows():
-        return CompiledImage(image)
-    _say_slow()
-    return image
-
-
-@functools.cache
-def _say_slow() -> None:
-    LOGGER.warning(
-        "Pillow's arithmetic is another on this machine than ours: Pillow itself makes the views, slower"
-    )
+    return image if isinstance(image, CompiledImage) or not is_pillows() else CompiledImage(image)
 
 
 class View:
