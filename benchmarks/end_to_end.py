@@ -35,8 +35,6 @@ WAYS = {
     "bf16 compiled, fast": (["--precision", "bf16", "--compile", "--fast_images", "--fast_views"], 0.90),
 }
 """Options of the command, and the share of the bare rate that was asked for."""
-BATCH = 16
-"""Images of one forward pass of the bare loop, as of the command's."""
 
 
 def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
@@ -45,7 +43,10 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
 
     from beam_zoo.device import keep_freed_memory
     from beam_zoo.half_weights import with_half_weights
+    from beam_zoo.inference import IMAGES_AT_ONCE
     from tests import oracle
+
+    at_once = IMAGES_AT_ONCE["cpu"]
 
     keep_freed_memory()  # as the command: without it the ratio would be of page faults
     models = workload.load_members(folder)
@@ -59,12 +60,12 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
             model.encoder = torch.compile(model.encoder, dynamic=False)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in words):
         for model in models:
-            workload.forward(model, images[:BATCH])
+            workload.forward(model, images[:at_once])
 
         def measure() -> dict[str, float]:
             begin = time.perf_counter()
-            for start in range(0, galaxies, BATCH):
-                some = images[torch.arange(start, start + BATCH) % len(images)]
+            for start in range(0, galaxies, at_once):
+                some = images[torch.arange(start, start + at_once) % len(images)]
                 for model in models:
                     workload.forward(model, some)
             return {"rate": galaxies / (time.perf_counter() - begin)}
