@@ -105,7 +105,8 @@ class Assembler:
         self.waiting = 0
         self._layouts = layouts
         self._lacking = functools.cache(layouts.lacking)
-        self._waiting: dict[tuple[int, ...], list[tuple[str, list[bytes]]]] = {}
+        # By the layouts that galaxies have samples of: their ids, and the frames of those samples.
+        self._waiting: dict[tuple[int, ...], tuple[list[bytes], list[bytes]]] = {}
 
     def add(self, name: bytes, frames: bytes) -> None:
         """Take a galaxy.
@@ -118,27 +119,35 @@ class Assembler:
             UserError: it has two different sets of samples in one source, or lacks some and that is refused.
         """
         length, kind, layout, row = ensemble.header(frames)
+        layouts: tuple[int, ...] = (layout,)
         failure: Failure | None = None
-        samples: dict[int, bytes] = {}
-        if length == len(frames) and kind == ensemble.SAMPLES:
-            samples = {layout: frames}
-        else:
-            for frame in ensemble.split(frames):
-                _, kind, layout, _ = ensemble.header(frame)
-                if kind == ensemble.FAILURE:
-                    failure = failure or ensemble.read_failure(frame)
-                elif layout in samples:
-                    where = self._layouts.sources[layout]
-                    raise UserError(f"galaxy {name.decode()!r} has two different sets of samples in {where}")
-                else:
-                    samples[layout] = frame
-        layouts = tuple(samples)
+        if length != len(frames) or kind != ensemble.SAMPLES:
+            layouts, frames, failure = self._several(name, frames)
         lacking = self._lacking(layouts)
         if layouts and (not lacking or self._layouts.incomplete == KEEP):
-            self._waiting.setdefault(layouts, []).append((name.decode(), list(samples.values())))
+            if layouts not in self._waiting:
+                self._waiting[layouts] = [], []
+            ids, samples = self._waiting[layouts]
+            ids.append(name)
+            samples.append(frames)
             self.waiting += 1
             return
         self.failures.append((row, name.decode(), failure or self._incomplete(name, lacking)))
+
+    def _several(self, name: bytes, frames: bytes) -> tuple[tuple[int, ...], bytes, Failure | None]:
+        """The layouts of a galaxy's samples, the frames of those alone, and its first failure."""
+        failure: Failure | None = None
+        samples: dict[int, bytes] = {}
+        for frame in ensemble.split(frames):
+            _, kind, layout, _ = ensemble.header(frame)
+            if kind == ensemble.FAILURE:
+                failure = failure or ensemble.read_failure(frame)
+            elif layout in samples:
+                where = self._layouts.sources[layout]
+                raise UserError(f"galaxy {name.decode()!r} has two different sets of samples in {where}")
+            else:
+                samples[layout] = frame
+        return tuple(samples), b"".join(samples.values()), failure
 
     def _incomplete(self, name: bytes, lacking: str) -> Failure:
         if self._layouts.incomplete != DROP:
@@ -151,17 +160,17 @@ class Assembler:
         Raises:
             UserError: two layouts hold different values of one sample.
         """
-        done = [self._assemble(layouts, galaxies) for layouts, galaxies in sorted(self._waiting.items())]
+        done = [self._assemble(layouts, *galaxies) for layouts, galaxies in sorted(self._waiting.items())]
         self._waiting, self.waiting = {}, 0
         return done
 
-    def _assemble(self, layouts: tuple[int, ...], galaxies: list[tuple[str, list[bytes]]]) -> Galaxies:
-        ids, outputs = [name for name, _ in galaxies], self._layouts.outputs
-        rows, arrays = np.zeros(0, np.int64), []
-        for index, layout in enumerate(layouts):
-            count = len(self._layouts.slots[layout])
-            rows, flat = ensemble.stack([frames[index] for _, frames in galaxies], count * outputs)
-            arrays.append(flat.reshape(len(ids), count, outputs))
+    def _assemble(self, layouts: tuple[int, ...], names: list[bytes], frames: list[bytes]) -> Galaxies:
+        ids, outputs = [name.decode() for name in names], self._layouts.outputs
+        counts = [len(self._layouts.slots[layout]) for layout in layouts]
+        rows, flat = ensemble.stack(frames, [count * outputs for count in counts])
+        arrays = [
+            values.reshape(len(ids), count, outputs) for count, values in zip(counts, flat, strict=True)
+        ]
         return Galaxies(rows, ids, self._layouts.present(layouts), self._union(layouts, ids, arrays))
 
     def _union(self, layouts: tuple[int, ...], ids: list[str], arrays: list[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The device that encoders and views run on: what it is, what fits on it, and how images get there."""
 
 import contextlib
-import ctypes
 import logging
 import math
 import os
@@ -11,10 +10,9 @@ import threadpoolctl
 import torch
 
 from beam_zoo.errors import UserError
+from beam_zoo.freed_memory import keep_freed_memory
 from beam_zoo.run import Run
 
-_KEEP = {-1: 1 << 30, -2: 1 << 28, -3: 1 << 30, -8: 1}
-"""glibc's M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD (bytes) and M_ARENA_MAX."""
 THREADS = torch.get_num_threads()
 """torch's own choice for this machine, asked before any thread is kept to one core."""
 WAITING_BYTES = 1 << 28
@@ -59,20 +57,6 @@ def set_up_torch(run: Run) -> str:
     if device == "cpu":
         keep_freed_memory()
     return device
-
-
-def keep_freed_memory() -> None:
-    """Have glibc, where this process has it, keep what torch frees on a CPU, for its next tensors.
-
-    By default it gives large blocks back to the system, and the next layer's output costs thousands of page faults: eager
-    forward passes of convnext_nano are 1.2 to 1.4 times as fast without them. Called before other threads start, it has
-    them share one arena, which has no limit to its blocks.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in _KEEP.items():
-            if not mallopt(parameter, value):  # an older glibc takes 32 MiB at most
-                mallopt(parameter, 1 << 25)
 
 
 def one_thread() -> None:

@@ -27,12 +27,15 @@ def sample_frames(rows: np.ndarray, samples: np.ndarray, layout: int = 0) -> lis
         samples: float32, shape (galaxy, values): member, pass and answer flattened in that order.
         layout: which members and passes these are (one layout per source of parts).
     """
-    width = HEADER.itemsize + 4 * samples.shape[1]
-    frames = np.empty(len(rows), np.dtype([*HEADER.descr, ("samples", "<f4", (samples.shape[1],))]))
+    frames = np.empty(len(rows), _sample_frame(samples.shape[1]))
+    width = frames.itemsize
     frames["length"], frames["kind"], frames["layout"], frames["row"] = width, SAMPLES, layout, rows
     frames["samples"] = samples
-    data = frames.tobytes()
-    return [data[start : start + width] for start in range(0, len(data), width)]
+    return frames.view(f"V{width}").tolist()
+
+
+def _sample_frame(values: int) -> np.dtype:
+    return np.dtype([*HEADER.descr, ("samples", "<f4", (values,))])
 
 
 def failure_frame(row: int, failure: Failure, layout: int = 0, attempt: int = 0) -> bytes:
@@ -98,8 +101,16 @@ def _order(frame: bytes) -> tuple[int, int, int, bytes]:
     return kind, layout, -attempt, frame
 
 
-def stack(frames: Sequence[bytes], values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (int64, shape (galaxy,)) and samples (float32, shape (galaxy, values)) of equal frames."""
-    kind = np.dtype([*HEADER.descr, ("samples", "<f4", (values,))])
-    read = np.frombuffer(b"".join(frames), kind)
-    return read["row"], read["samples"]
+def stack(galaxies: Sequence[bytes], values: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The samples of many galaxies.
+
+    Args:
+        galaxies: of each a run of frames of samples, alike in all of them.
+        values: how many values each frame of the run has.
+
+    Returns:
+        Rows, int64, shape (galaxy,), and for each frame of the run float32 of shape (galaxy, values).
+    """
+    run = np.dtype([(str(index), _sample_frame(count)) for index, count in enumerate(values)])
+    read = np.frombuffer(b"".join(galaxies), run)
+    return read["0"]["row"], [read[name]["samples"] for name in run.names or ()]

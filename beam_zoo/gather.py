@@ -1,5 +1,6 @@
 """The steps from stored parts to tables: read and key by galaxy, summarise, write."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -39,21 +40,24 @@ class ReadPart(beam.DoFn):
     def setup(self) -> None:
         check_source(self._run.source)
 
-    def process(self, ref: PartRef) -> Iterator[Any]:
+    def process(self, ref: PartRef) -> Iterable[Any]:
         plan, output = self._run.plan, self._run.output
         first, *others = parts.folders(plan)
         part = parts.read_part(plan, output, first, ref)
         digests = {first: part.sha256} | {folder: parts.digest(output, folder, ref) for folder in others}
-        for folder, digest in digests.items():
-            file = {
+        files = [
+            {
                 "name": f"{folder}/{ref.name}",
                 "rows": part.table.num_rows,
                 "galaxies": len(part.offsets),
                 "sha256": digest,
             }
-            yield beam.pvalue.TaggedOutput(PARTS, (plan.table_part(ref.snippet), file))
+            for folder, digest in digests.items()
+        ]
+        read = [beam.pvalue.TaggedOutput(PARTS, (plan.table_part(ref.snippet), file)) for file in files]
         snippet = plan.snippet(ref.snippet)
-        yield from part_frames(plan, output, ref, part, np.arange(snippet.start, snippet.stop))
+        frames = part_frames(plan, output, ref, part, np.arange(snippet.start, snippet.stop))
+        return itertools.chain(read, frames)
 
 
 def part_frames(
@@ -87,15 +91,17 @@ def part_frames(
     if within is not None:
         chosen = np.flatnonzero((rows >= within.start) & (rows < within.stop))
         rows, ids, samples = rows[chosen], ids.take(pa.array(chosen)), samples[chosen]
-    for galaxy, frame in zip(ids.to_pylist(), ensemble.sample_frames(rows, samples, layout), strict=True):
-        yield galaxy.encode(), frame
+    galaxies = ids.cast(pa.binary()).to_pylist()
+    frames = ensemble.sample_frames(rows, samples, layout)
     if part.failures:
         names, _ = plan.read_rows(output, plan.snippet(ref.snippet))
         attempt = parts.attempt_of(ref.name)
         for failure in part.failures:
             row = int(places[failure.offset])
             if within is None or row in within:
-                yield names[failure.offset].encode(), ensemble.failure_frame(row, failure, layout, attempt)
+                galaxies.append(names[failure.offset].encode())
+                frames.append(ensemble.failure_frame(row, failure, layout, attempt))
+    return zip(galaxies, frames, strict=True)
 
 
 class Summarise(beam.DoFn):
@@ -117,12 +123,12 @@ class Summarise(beam.DoFn):
         self._done: list[Block] = []
         self._count = 0
 
-    def process(self, galaxy: tuple[bytes, bytes]) -> Iterator[tuple[int, Block]]:
+    def process(self, galaxy: tuple[bytes, bytes]) -> Iterable[tuple[int, Block]]:
         self._galaxies.add(*galaxy)
-        if self._galaxies.waiting >= GALAXIES_AT_ONCE:
-            self._summarise()
-            if self._count >= GALAXIES_A_BLOCK:
-                yield from self._blocks()
+        if self._galaxies.waiting < GALAXIES_AT_ONCE:
+            return ()
+        self._summarise()
+        return self._blocks() if self._count >= GALAXIES_A_BLOCK else ()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         self._summarise()

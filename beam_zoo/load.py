@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -172,19 +173,11 @@ class LoadImages(beam.DoFn):
         """Begin to fetch an image from afar; what is returned waits for it."""
         if not location:
             nothing = Failure(offset, "image", "the catalogue has no file_loc for it", False)
-            return lambda: Wanted(offset, nothing, keys)
+            return functools.partial(Wanted, offset, nothing, keys)
         path = image_path(location, self._run.image_root)
         if not is_remote(path):
-            return lambda: Wanted(offset, path, keys)
-        fetched = self._fetching.submit(read_bytes, path)
-
-        def wait() -> Wanted:
-            try:
-                return Wanted(offset, fetched.result(), keys)
-            except ImageError as error:
-                return Wanted(offset, image_failure(offset, error), keys)
-
-        return wait
+            return functools.partial(Wanted, offset, path, keys)
+        return functools.partial(_fetched, offset, self._fetching.submit(read_bytes, path), keys)
 
     def _pixels(self, found: Decoded, offsets: Sequence[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
         """Which images are good, and their pixels. Views that fail now become failures among what is found."""
@@ -210,3 +203,11 @@ class LoadImages(beam.DoFn):
                 except Exception as error:
                     found.left[index] = view_failure(offsets[index], error)
         return good(), collect(good())
+
+
+def _fetched(offset: int, file: concurrent.futures.Future[bytes], keys: list[list[int | None]]) -> Wanted:
+    """Wait for an image from afar."""
+    try:
+        return Wanted(offset, file.result(), keys)
+    except ImageError as error:
+        return Wanted(offset, image_failure(offset, error), keys)

@@ -114,12 +114,13 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
     if snippet.attempt and not len(galaxies):
         return None
     outputs = {
-        member.name: np.concatenate([batch.outputs[member.name] for batch in batches])[order]
+        member.name: np.concatenate([batch.outputs[member.name] for batch in batches])
         for member in plan.members
     }
+    if (order[1:] < order[:-1]).any():
+        outputs = {name: values[order] for name, values in outputs.items()}
     offsets = galaxies[order]
-    ids, _ = plan.read_rows(output, snippet)
-    chosen = pa.array([ids[offset] for offset in offsets], pa.string())
+    chosen = plan.read_ids(output, snippet).take(pa.array(offsets))
     metadata = {
         "fingerprint": plan.fingerprint,
         "snippet": snippet.number,
@@ -167,11 +168,14 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
 
 def _columns(plan: Plan, output: str) -> pa.Schema:
     """The columns that a part must have; the length of a feature is the encoder's own."""
-    name = pa.field("id_str", pa.string())
     if plan.command == "represent":
-        return pa.schema([name, *plan.carried_schema(output)])
-    keys = [name, pa.field("member", pa.string()), pa.field("pass", pa.int32())]
-    return pa.schema([*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)])
+        return pa.schema([pa.field("id_str", pa.string()), *plan.carried_schema(output)])
+    return pa.schema(_sample_fields(plan))
+
+
+def _sample_fields(plan: Plan) -> list[pa.Field]:
+    keys = [pa.field("id_str", pa.string()), pa.field("member", pa.string()), pa.field("pass", pa.int32())]
+    return [*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)]
 
 
 def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[str, Any]) -> None:
@@ -201,17 +205,16 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
 def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
     """One row per (galaxy, member, pass), from a (galaxy, pass, answer) array of each member."""
     members, passes, galaxies = len(outputs), plan.passes, len(ids)
-    stacked = np.stack([outputs[member.name] for member in plan.members], axis=1)
-    columns = np.ascontiguousarray(
-        stacked.reshape(galaxies * members * passes, len(plan.outputs)).T, np.float32
-    )
+    columns = np.empty((len(plan.outputs), galaxies, members, passes), np.float32)
+    for number, member in enumerate(plan.members):
+        columns[:, :, number] = outputs[member.name].transpose(2, 0, 1)
     each = np.repeat(np.arange(galaxies, dtype=np.int32), members * passes)
     which = np.tile(np.repeat(np.arange(members, dtype=np.int32), passes), galaxies)
     names = pa.array([member.name for member in plan.members], pa.string())
     numbers = np.tile(np.array(plan.pass_numbers, np.int32), galaxies * members)
     arrays = [ids.take(pa.array(each)), names.take(pa.array(which)), pa.array(numbers)]
-    arrays += [pa.array(column) for column in columns]
-    return pa.table(arrays, ["id_str", "member", "pass", *plan.outputs])
+    arrays += [pa.array(column.reshape(-1)) for column in columns]
+    return pa.table(arrays, schema=pa.schema([field.with_nullable(False) for field in _sample_fields(plan)]))
 
 
 def _features_table(
@@ -271,7 +274,8 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         table, file_digest = _read(path)
         metadata = read_metadata(table.schema)
         columns = table.drop_columns(["feature"]) if plan.command == "represent" else table
-        if not columns.schema.equals(_columns(plan, output)):
+        wanted = _columns(plan, output)
+        if (columns.schema.names, columns.schema.types) != (wanted.names, wanted.types):
             raise ValueError("it has other columns")
         failures = [Failure(*failure) for failure in metadata["failures"]]
     except Exception as error:
@@ -309,8 +313,8 @@ def digest(output: str, folder: str, ref: PartRef) -> str:
 def _read(path: str) -> tuple[pa.Table, str]:
     """A file's table, with the checksums of its pages verified, and the file's SHA-256."""
     data = read_bytes(path)
-    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-    return table, hashlib.sha256(data).hexdigest()
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    return file.read(use_threads=False), hashlib.sha256(data).hexdigest()
 
 
 def read_failures(path: str) -> list[Failure]:

@@ -194,6 +194,10 @@ class Plan:
         table = _read_group(self.rows_folder(output), self, snippet.number)
         return table.column(ID).to_pylist(), table.column(LOCATION).to_pylist()
 
+    def read_ids(self, output: str, snippet: Snippet) -> pa.Array:
+        """Ids of a snippet's galaxies, in order."""
+        return _read_group(self.rows_folder(output), self, snippet.number).column(ID).combine_chunks()
+
     def read_carried(self, output: str, snippet: int) -> pa.Table:
         """The carried columns of a snippet's galaxies, in order."""
         return _read_group(self.carried_folder(output), self, snippet)

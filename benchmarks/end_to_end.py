@@ -41,7 +41,7 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
     """Answer with the galaxies a second of the models alone, again and again."""
     import torch
 
-    from beam_zoo.device import keep_freed_memory
+    from beam_zoo.freed_memory import keep_freed_memory
     from beam_zoo.half_weights import with_half_weights
     from beam_zoo.inference import IMAGES_AT_ONCE
     from tests import oracle
@@ -77,7 +77,7 @@ def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float
     """Galaxies a second of images and views alone, as the command makes them, on all cores."""
     from beam_zoo.batch_views import ViewTask, needed_side
     from beam_zoo.decoders import Decoding, Threads, Wanted
-    from beam_zoo.device import keep_freed_memory
+    from beam_zoo.freed_memory import keep_freed_memory
     from beam_zoo.load import TOGETHER
     from beam_zoo.views import view_settings
     from tests import oracle

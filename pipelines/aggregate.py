@@ -10,6 +10,7 @@ import sys
 
 from beam_zoo.errors import UserError
 from beam_zoo.files import absolute, is_remote
+from beam_zoo.freed_memory import keep_freed_memory
 from pipelines import command
 from pipelines.options import Parser
 
@@ -75,6 +76,7 @@ def _main(argv: list[str] | None) -> int:
             f"output {values['output']}: an aggregate is built in a local folder; copy it from there"
         )
     values["output"] = absolute(values["output"])
+    keep_freed_memory()
     from pipelines.merge import execute  # Beam takes seconds to import: not for --help
 
     return execute(values, flags)

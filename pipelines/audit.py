@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_zoo import files
 from beam_zoo.errors import UserError, near_path
+from beam_zoo.freed_memory import keep_freed_memory
 from pipelines import command
 from pipelines.options import Parser
 
@@ -46,6 +47,7 @@ def _main(argv: list[str] | None) -> int:
         help="folder for what is found (default: a temporary one, on the local runner)",
     )
     options, flags = command.parse_simple(parser, argv)
+    keep_freed_memory()
     return audit(files.absolute(options["output"]), options["report"], flags)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from beam_zoo.errors import UserError
 from beam_zoo.files import absolute
+from beam_zoo.freed_memory import keep_freed_memory
 from pipelines import command
 from pipelines.options import Parser
 
@@ -41,6 +42,7 @@ def _main(argv: list[str] | None) -> int:
     options, flags = command.parse_simple(parser, argv)
     if not 0 <= options["max_failure_fraction"] <= 1:
         raise UserError("--max_failure_fraction must be from 0 to 1")
+    keep_freed_memory()
     return finish(absolute(options["output"]), options["max_failure_fraction"], flags)
 
 

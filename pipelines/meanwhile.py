@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from beam_zoo.freed_memory import keep_freed_memory
+
 LOGGER = logging.getLogger("beam_zoo")
 PAUSE_S, SHARE = 2.0, 0.05
 """It looks for what is complete after a pause of so many seconds, or more: looking takes this share of the time at most."""
@@ -46,6 +48,7 @@ def tables_meanwhile(output: str) -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     """`python -m pipelines.meanwhile OUT`; returns its exit code."""
     (output,) = sys.argv[1:] if argv is None else argv
+    keep_freed_memory()
     building = threading.Lock()
     threading.Thread(target=_end_with_input, args=[building], daemon=True).start()
 

@@ -11,10 +11,11 @@ from beam_zoo import parts
 from beam_zoo import plan as plans
 from beam_zoo.catalogue import ID, LOCATION, Catalogue, find, limited
 from beam_zoo.check_rows import Checker
-from beam_zoo.device import keep_freed_memory, one_thread, usable_device
+from beam_zoo.device import one_thread, usable_device
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.fast_views import FastView
 from beam_zoo.files import absolute, exists, is_remote, storage
+from beam_zoo.freed_memory import keep_freed_memory
 from beam_zoo.plan import Plan
 from beam_zoo.plan_rows import CarriedDigest
 from beam_zoo.resolve import resolve

@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
@@ -15,6 +16,8 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from beam_zoo.errors import RunFailed, known_error
 
 MULTI_PROCESSING = "multi_processing"
+
+View = TypeVar("View", bound=PipelineOptions)
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
@@ -43,9 +46,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         flags = [flag for flag in flags if not flag.startswith("--direct_running_mode")]
     if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):
         flags = [*flags, "--default_sdk_harness_log_level=WARNING"]
-    pipeline = beam.Pipeline(
-        runner=FnApiRunner(default_environment=environment), options=PipelineOptions(flags)
-    )
+    pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=Options(flags))
     build(pipeline)
     with _deaths_of_workers() as deaths:
         try:
@@ -54,6 +55,16 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             if deaths and known_error(error) is None:
                 raise RunFailed(f"{deaths[0]}: the same command goes on with what is left to do") from error
             raise
+
+
+class Options(PipelineOptions):
+    """Beam's options, each view of them made once: it asks for more than a hundred a pipeline, and parses all flags for each."""
+
+    def view_as(self, cls: type[View]) -> View:
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
 
 
 @functools.cache

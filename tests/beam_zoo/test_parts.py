@@ -69,6 +69,23 @@ def test_what_is_written_is_read(planned):
         np.testing.assert_array_equal(table[index::2][list(made.outputs)], expected)
 
 
+def test_columns_that_may_be_null_are_columns_too(planned):
+    """Parquet's readers do not care which it is, and parts of earlier versions are so."""
+    made, output = planned
+    path = os.path.join(output, "samples", parts.part_name(0))
+    ref = parts.PartRef(0, parts.part_name(0))
+    before = parts.read_part(made, output, "samples", ref)
+    assert not any(field.nullable for field in before.table.schema)
+    schema = pa.schema(
+        [field.with_nullable(True) for field in before.table.schema], before.table.schema.metadata
+    )
+    os.unlink(path)
+    files.publish(path, parts.to_parquet(before.table.cast(schema)))
+    after = parts.read_part(made, output, "samples", ref)
+    assert after.table.schema.equals(schema)
+    assert after.table.to_pydict() == before.table.to_pydict()
+
+
 def test_any_flipped_bit_is_seen_or_harmless(planned):
     made, output = planned
     ref = parts.PartRef(0, parts.part_name(0))
