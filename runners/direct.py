@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import apache_beam as beam
@@ -36,7 +36,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-    _leave_modules_alone()
+    _collect_less()
     environment = None
     if processes(flags) > 1:
         # Workers inherit this; with all cores each, several processes are slower than one.
@@ -57,6 +57,22 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             raise
 
 
+def run_each(builds: Iterable[Callable[[beam.Pipeline], object]], flags: list[str]) -> None:
+    """Run pipelines one after the other, each in the memory of the one before.
+
+    Args:
+        builds: each adds the steps to a pipeline.
+        flags: Beam's options.
+
+    Raises:
+        RunFailed: a worker process died.
+    """
+    for number, build in enumerate(builds):
+        if number:
+            gc.collect()  # pipelines are full of circles, and hold what went through them
+        run(build, flags)
+
+
 class Options(PipelineOptions):
     """Beam's options, each view of them made once: it asks for more than a hundred a pipeline, and parses all flags for each."""
 
@@ -68,12 +84,13 @@ class Options(PipelineOptions):
 
 
 @functools.cache
-def _leave_modules_alone() -> None:
-    """What was imported stays: the collector need not look at it again for every few galaxies.
+def _collect_less() -> None:
+    """Python's collector looks at what is new a tenth as often, and never again at what was imported.
 
     Once a process: what a pipeline leaves behind must not stay with it.
     """
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @contextlib.contextmanager
