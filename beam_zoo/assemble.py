@@ -120,16 +120,16 @@ class Assembler:
         """
         length, kind, layout, row = ensemble.header(frames)
         layouts: tuple[int, ...] = (layout,)
-        failure: Failure | None = None
+        samples, failure = frames, None
         if length != len(frames) or kind != ensemble.SAMPLES:
-            layouts, frames, failure = self._several(name, frames)
+            layouts, samples, failure = self._several(name, frames)
         lacking = self._lacking(layouts)
         if layouts and (not lacking or self._layouts.incomplete == KEEP):
             if layouts not in self._waiting:
                 self._waiting[layouts] = [], []
-            ids, samples = self._waiting[layouts]
+            ids, waiting = self._waiting[layouts]
             ids.append(name)
-            samples.append(frames)
+            waiting.append(samples)
             self.waiting += 1
             return
         self.failures.append((row, name.decode(), failure or self._incomplete(name, lacking)))

@@ -166,16 +166,16 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
     return json.loads(text)
 
 
+def _never_null(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_nullable(False) for field in schema])
+
+
 def _columns(plan: Plan, output: str) -> pa.Schema:
     """The columns that a part must have; the length of a feature is the encoder's own."""
     if plan.command == "represent":
         return pa.schema([pa.field("id_str", pa.string()), *plan.carried_schema(output)])
-    return pa.schema(_sample_fields(plan))
-
-
-def _sample_fields(plan: Plan) -> list[pa.Field]:
     keys = [pa.field("id_str", pa.string()), pa.field("member", pa.string()), pa.field("pass", pa.int32())]
-    return [*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)]
+    return pa.schema([*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)])
 
 
 def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[str, Any]) -> None:
@@ -207,14 +207,17 @@ def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) ->
     members, passes, galaxies = len(outputs), plan.passes, len(ids)
     columns = np.empty((len(plan.outputs), galaxies, members, passes), np.float32)
     for number, member in enumerate(plan.members):
-        columns[:, :, number] = outputs[member.name].transpose(2, 0, 1)
+        values, shape = outputs[member.name], (galaxies, passes, len(plan.outputs))
+        if values.shape != shape:
+            raise AssertionError(f"member {member.name} gave outputs of shape {values.shape}, not {shape}")
+        columns[:, :, number] = values.transpose(2, 0, 1)
     each = np.repeat(np.arange(galaxies, dtype=np.int32), members * passes)
     which = np.tile(np.repeat(np.arange(members, dtype=np.int32), passes), galaxies)
     names = pa.array([member.name for member in plan.members], pa.string())
     numbers = np.tile(np.array(plan.pass_numbers, np.int32), galaxies * members)
     arrays = [ids.take(pa.array(each)), names.take(pa.array(which)), pa.array(numbers)]
     arrays += [pa.array(column.reshape(-1)) for column in columns]
-    return pa.table(arrays, schema=pa.schema([field.with_nullable(False) for field in _sample_fields(plan)]))
+    return pa.table(arrays, schema=_never_null(_columns(plan, "")))
 
 
 def _features_table(
@@ -274,8 +277,10 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         table, file_digest = _read(path)
         metadata = read_metadata(table.schema)
         columns = table.drop_columns(["feature"]) if plan.command == "represent" else table
-        wanted = _columns(plan, output)
-        if (columns.schema.names, columns.schema.types) != (wanted.names, wanted.types):
+        known = [_columns(plan, output)]
+        if plan.command != "represent":
+            known.append(_never_null(known[0]))  # as they are written; earlier versions left it open
+        if not any(columns.schema.equals(schema) for schema in known):
             raise ValueError("it has other columns")
         failures = [Failure(*failure) for failure in metadata["failures"]]
     except Exception as error:

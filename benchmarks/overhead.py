@@ -79,7 +79,7 @@ def plan_of(work: Path, galaxies: int) -> Run:
 
 
 class Seconds(NamedTuple):
-    """CPU time of a run's parts."""
+    """CPU time of the steps of a run."""
 
     samples: float
     tables: float
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--once", action="store_true", help="run once, and measure nothing")
     options = parser.parse_args(argv)
-    keep_freed_memory()  # as the commands that build tables
+    keep_freed_memory()  # as the commands do that build tables on a CPU
     if options.once:
         with tempfile.TemporaryDirectory() as folder:
             seconds(plan_of(Path(folder), options.galaxies))

@@ -1,7 +1,6 @@
 """Build tables from stored samples on the local runner; nothing here needs a model, or torch."""
 
 import collections
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +10,7 @@ from beam_zoo import parts
 from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.files import is_object
 from beam_zoo.gcs import CONNECTIONS
+from beam_zoo.records import PartRef
 from beam_zoo.run import Run
 from beam_zoo.tables import read_report
 from pipelines.tables import tables
@@ -108,10 +108,10 @@ def _tables_here(run: Run, by_part: parts.Stored, flags: list[str]) -> None:
     at_once = table_parts_at_once(
         len(plan.table_rows(0)), len(plan.members) * plan.passes * len(plan.outputs)
     )
+    for start in range(0, len(numbers), at_once):
+        some = [ref for number in numbers[start : start + at_once] for ref in by_part[number]]
 
-    def build(numbers: list[int], p: beam.Pipeline) -> None:
-        refs = [ref for number in numbers for ref in by_part[number]]
-        tables(p | beam.Create(refs, reshuffle=False), run)
+        def build(p: beam.Pipeline, refs: list[PartRef] = some) -> None:
+            tables(p | beam.Create(refs, reshuffle=False), run)
 
-    some = (numbers[start : start + at_once] for start in range(0, len(numbers), at_once))
-    direct.run_each((functools.partial(build, each) for each in some), flags)
+        direct.run(build, flags)

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import os
 import re
 import shutil
@@ -135,11 +134,13 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
     largest = max(source.plan.snippet_size for source in union.sources)
     at_once = table_parts_at_once(union.part_rows, len(union.layouts.samples) * len(union.outputs))
     rows = union.part_rows * max(at_once, -(-largest // union.part_rows))
+    for start in range(0, union.rows, rows):
+        some = pieces_of(union, stored, range(start, min(union.rows, start + rows)))
 
-    def build_some(start: int, p: beam.Pipeline) -> None:
-        tables(p, pieces_of(union, stored, range(start, min(union.rows, start + rows))), union, output)
+        def build_some(p: beam.Pipeline, pieces: list[Piece] = some) -> None:
+            tables(p, pieces, union, output)
 
-    direct.run_each((functools.partial(build_some, start) for start in range(0, union.rows, rows)), flags)
+        direct.run(build_some, flags)
     return read
 
 

@@ -7,8 +7,8 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
@@ -37,6 +37,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     _collect_less()
+    gc.collect()  # pipelines are full of circles, and hold what went through them: another one's end here
     environment = None
     if processes(flags) > 1:
         # Workers inherit this; with all cores each, several processes are slower than one.
@@ -46,7 +47,9 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         flags = [flag for flag in flags if not flag.startswith("--direct_running_mode")]
     if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):
         flags = [*flags, "--default_sdk_harness_log_level=WARNING"]
-    pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=Options(flags))
+    pipeline = beam.Pipeline(
+        runner=FnApiRunner(default_environment=environment), options=ViewedOptions(flags)
+    )
     build(pipeline)
     with _deaths_of_workers() as deaths:
         try:
@@ -57,24 +60,8 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             raise
 
 
-def run_each(builds: Iterable[Callable[[beam.Pipeline], object]], flags: list[str]) -> None:
-    """Run pipelines one after the other, each in the memory of the one before.
-
-    Args:
-        builds: each adds the steps to a pipeline.
-        flags: Beam's options.
-
-    Raises:
-        RunFailed: a worker process died.
-    """
-    for number, build in enumerate(builds):
-        if number:
-            gc.collect()  # pipelines are full of circles, and hold what went through them
-        run(build, flags)
-
-
-class Options(PipelineOptions):
-    """Beam's options, each view of them made once: it asks for more than a hundred a pipeline, and parses all flags for each."""
+class ViewedOptions(PipelineOptions):
+    """Beam's options, each view of them made once: Beam asks for a hundred in a pipeline, and parses all flags for each."""
 
     def view_as(self, cls: type[View]) -> View:
         views = self.__dict__.setdefault("_views", {})
@@ -82,10 +69,14 @@ class Options(PipelineOptions):
             views[cls] = super().view_as(cls)
         return views[cls]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has its own, of what it holds: Beam leaves out what must not travel.
+        return {name: value for name, value in super().__getstate__().items() if name != "_views"}
+
 
 @functools.cache
 def _collect_less() -> None:
-    """Python's collector looks at what is new a tenth as often, and never again at what was imported.
+    """Python's collector looks at what is new every 10,000 objects, not 700, and never again at what was imported.
 
     Once a process: what a pipeline leaves behind must not stay with it.
     """

@@ -84,6 +84,28 @@ def test_columns_that_may_be_null_are_columns_too(planned):
     after = parts.read_part(made, output, "samples", ref)
     assert after.table.schema.equals(schema)
     assert after.table.to_pydict() == before.table.to_pydict()
+    # Some of them: nobody wrote that, and a flipped bit may make it so, with other values.
+    some = [field.with_nullable(number == 5) for number, field in enumerate(schema)]
+    os.unlink(path)
+    files.publish(path, parts.to_parquet(before.table.cast(pa.schema(some, schema.metadata))))
+    with pytest.raises(UserError, match=r"is damaged \(it has other columns\)"):
+        parts.read_part(made, output, "samples", ref)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 34), (1, 1, 34), (5, 2, 34), (5, 1, 1), (5, 1, 35), (5, 34, 1)])
+def test_outputs_of_another_shape_are_not_stored(planned, shape):
+    made, output = planned
+    snippet = made.snippet(0)
+    os.unlink(os.path.join(output, "samples", parts.part_name(0)))
+    (given,) = batches(made, snippet, size=5)[:1]
+    good = dict(given.outputs)
+    name = made.members[-1].name
+    assert good[name].shape == (5, 1, 34)
+    given.outputs = good | {name: np.ones(shape, np.float32)}
+    with pytest.raises(AssertionError, match=f"member {name} gave outputs of shape"):
+        parts.write_parts(made, output, snippet, [given])
+    given.outputs = good
+    parts.write_parts(made, output, snippet, [given])
 
 
 def test_any_flipped_bit_is_seen_or_harmless(planned):
