@@ -36,8 +36,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-    _collect_less()
-    gc.collect()  # pipelines are full of circles, and hold what went through them: another one's end here
+    _leave_modules_alone()
     environment = None
     if processes(flags) > 1:
         # Workers inherit this; with all cores each, several processes are slower than one.
@@ -75,13 +74,12 @@ class ViewedOptions(PipelineOptions):
 
 
 @functools.cache
-def _collect_less() -> None:
-    """Python's collector looks at what is new every 10,000 objects, not 700, and never again at what was imported.
+def _leave_modules_alone() -> None:
+    """What was imported stays: the collector need not look at it again for every few galaxies.
 
     Once a process: what a pipeline leaves behind must not stay with it.
     """
     gc.freeze()
-    gc.set_threshold(10_000)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,7 @@
-"""The local runner's options are Beam's, and its pipelines leave nothing behind."""
+"""The local runner's options are Beam's."""
 
 import copy
-import weakref
-from typing import ClassVar
 
-import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import (
     DebugOptions,
@@ -13,7 +10,6 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
 )
 
-from runners import direct
 from runners.direct import ViewedOptions
 
 FLAGS = ["--direct_num_workers=3", "--experiments=one", "--job_name=job", "--pickle_library=cloudpickle"]
@@ -49,33 +45,3 @@ def test_views_of_a_copy_are_of_the_copy(account):
     assert copied.get_all_options()["temp_location"] == "/tmp/b"
     assert copied.view_as(GoogleCloudOptions).impersonate_service_account is None
     assert options.view_as(GoogleCloudOptions).temp_location == "/tmp/a"
-
-
-class Holds(beam.DoFn):
-    """Has something while its pipeline runs."""
-
-    held: ClassVar[list[weakref.ref]] = []
-
-    def setup(self):
-        self._some = Held()
-        self.held.append(weakref.ref(self._some))
-
-    def process(self, element):
-        yield element
-
-
-class Held:
-    """Something large."""
-
-
-def test_what_a_pipeline_held_is_gone_in_the_next():
-    there = []
-
-    def build(p):
-        there.extend(one() is not None for one in Holds.held)
-        p | beam.Create([1]) | beam.ParDo(Holds())
-
-    for _ in range(3):
-        direct.run(build, [])
-    assert len(Holds.held) >= 3
-    assert not any(there)
