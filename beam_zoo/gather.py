@@ -94,12 +94,12 @@ def part_frames(
     galaxies = ids.cast(pa.binary()).to_pylist()
     frames = ensemble.sample_frames(rows, samples, layout)
     if part.failures:
-        names, _ = plan.read_rows(output, plan.snippet(ref.snippet))
+        names = plan.read_ids(output, plan.snippet(ref.snippet)).cast(pa.binary()).to_pylist()
         attempt = parts.attempt_of(ref.name)
         for failure in part.failures:
             row = int(places[failure.offset])
             if within is None or row in within:
-                galaxies.append(names[failure.offset].encode())
+                galaxies.append(names[failure.offset])
                 frames.append(ensemble.failure_frame(row, failure, layout, attempt))
     return zip(galaxies, frames, strict=True)
 

@@ -133,7 +133,7 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
         carried = plan.read_carried(output, snippet.number) if plan.carried else None
         tables = [_features_table(chosen, offsets, carried, outputs[m.name]) for m in plan.members]
     else:
-        tables = [_samples_table(plan, chosen, outputs)]
+        tables = [_samples_table(plan, output, chosen, outputs)]
     if any(failure.may_pass for failure in failures):
         publish(os.path.join(retry_folder(output), f"{snippet.number:07d}"), b"", replace=True)
     _remove_other_galaxies(plan, output, name, metadata)
@@ -202,7 +202,7 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
             remove(path)
 
 
-def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
+def _samples_table(plan: Plan, output: str, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
     """One row per (galaxy, member, pass), from a (galaxy, pass, answer) array of each member."""
     members, passes, galaxies = len(outputs), plan.passes, len(ids)
     columns = np.empty((len(plan.outputs), galaxies, members, passes), np.float32)
@@ -217,7 +217,7 @@ def _samples_table(plan: Plan, ids: pa.Array, outputs: dict[str, np.ndarray]) ->
     numbers = np.tile(np.array(plan.pass_numbers, np.int32), galaxies * members)
     arrays = [ids.take(pa.array(each)), names.take(pa.array(which)), pa.array(numbers)]
     arrays += [pa.array(column.reshape(-1)) for column in columns]
-    return pa.table(arrays, schema=_never_null(_columns(plan, "")))
+    return pa.table(arrays, schema=_never_null(_columns(plan, output)))
 
 
 def _features_table(
@@ -362,7 +362,7 @@ def _check_other_members(
 
 
 def _offsets_by_id(plan: Plan, output: str, snippet: Snippet, ids: list[str]) -> np.ndarray:
-    where = {galaxy: offset for offset, galaxy in enumerate(plan.read_rows(output, snippet)[0])}
+    where = {galaxy: offset for offset, galaxy in enumerate(plan.read_ids(output, snippet).to_pylist())}
     return np.array([where[galaxy] for galaxy in ids], np.int64)
 
 
