@@ -7,6 +7,7 @@ samples, member by member and pass by pass, or the reason of a failure. An accum
 import json
 import struct
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -85,14 +86,45 @@ class Ensemble(beam.CombineFn):
         return accumulator
 
     def extract_output(self, accumulator: bytes) -> bytes:
-        frames = split(accumulator)
-        if len(frames) == 1:
-            return accumulator
-        ordered: list[bytes] = sorted(set(frames), key=_order)
+        if _UNPACK.unpack_from(accumulator)[0] == len(accumulator):
+            return accumulator  # one frame, as nearly all are
+        ordered: list[bytes] = sorted(set(split(accumulator)), key=_order)
         return b"".join(ordered)
+
+    def apply(self, elements: Iterable[bytes], *args: Any, **kwargs: Any) -> bytes:
+        return self.extract_output(self.merge_accumulators(elements))
 
     def get_accumulator_coder(self) -> beam.coders.Coder:
         return beam.coders.BytesCoder()
+
+
+class GatherFrames(beam.CombinePerKey):
+    """CombinePerKey of `Ensemble`, with nothing combined before frames are grouped.
+
+    A bundle has a galaxy's frames once, but for those of several runs: a runner that combines within its bundles first,
+    as they all do with a plain CombinePerKey, takes every frame through three more steps to find nothing to combine.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Ensemble())
+
+    def expand(
+        self, pcoll: "beam.PCollection[tuple[bytes, bytes]]"
+    ) -> "beam.PCollection[tuple[bytes, bytes]]":
+        return pcoll | beam.GroupByKey() | "Combine" >> beam.ParDo(_Combine(self.fn))
+
+    def to_runner_api_parameter(self, context: Any) -> Any:
+        # As steps of its own, not as the CombinePerKey that runners replace by theirs.
+        return super(beam.CombinePerKey, self).to_runner_api_parameter(context)
+
+
+class _Combine(beam.DoFn):
+    def __init__(self, fn: beam.CombineFn) -> None:
+        self._fn = fn
+
+    def process(self, galaxy: tuple[bytes, Iterable[bytes]]) -> Iterable[tuple[bytes, bytes]]:
+        name, frames = galaxy
+        return ((name, self._fn.apply(frames)),)
 
 
 def _order(frame: bytes) -> tuple[int, int, int, bytes]:

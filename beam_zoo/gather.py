@@ -1,6 +1,7 @@
 """The steps from stored parts to tables: read and key by galaxy, summarise, write."""
 
 import itertools
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -86,8 +87,8 @@ def part_frames(
     else:
         per_galaxy = len(plan.members) * plan.passes
         ids = part.table.column("id_str").take(pa.array(np.arange(len(rows)) * per_galaxy))
-        columns = [part.table.column(name).to_numpy() for name in plan.outputs]
-        samples = np.stack(columns, axis=1).reshape(len(rows), per_galaxy * len(columns))
+        columns = np.stack([part.table.column(name).to_numpy() for name in plan.outputs])
+        samples = np.ascontiguousarray(columns.T).reshape(len(rows), per_galaxy * len(columns))
     if within is not None:
         chosen = np.flatnonzero((rows >= within.start) & (rows < within.stop))
         rows, ids, samples = rows[chosen], ids.take(pa.array(chosen)), samples[chosen]
@@ -105,7 +106,9 @@ def part_frames(
 
 
 class Summarise(beam.DoFn):
-    """Many galaxies' samples become statistics: (table part, block), a few large blocks a bundle.
+    """Many galaxies' samples become statistics: (table part, pickled block), a few large blocks a bundle.
+
+    Beam, which would pickle each block five times to count bytes and to send it, finds bytes.
 
     Args:
         plan: what the tables are of.
@@ -123,7 +126,7 @@ class Summarise(beam.DoFn):
         self._done: list[Block] = []
         self._count = 0
 
-    def process(self, galaxy: tuple[bytes, bytes]) -> Iterable[tuple[int, Block]]:
+    def process(self, galaxy: tuple[bytes, bytes]) -> Iterable[tuple[int, bytes]]:
         self._galaxies.add(*galaxy)
         if self._galaxies.waiting < GALAXIES_AT_ONCE:
             return ()
@@ -144,7 +147,7 @@ class Summarise(beam.DoFn):
             self._done.append(Block(some.rows, some.ids, friendly, advanced, [], incomplete))
             self._count += len(some.rows)
 
-    def _blocks(self) -> Iterator[tuple[int, Block]]:
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
         """All that is done, split by table part."""
         done, failures = self._done, self._galaxies.failures
         self._done, self._galaxies.failures, self._count = [], [], 0
@@ -159,7 +162,8 @@ class Summarise(beam.DoFn):
             friendly, advanced = (values[chosen] for values in numbers)
             failed = [f for f in failures if f[0] // size == part]
             some = ids[chosen].tolist()
-            yield part, Block(rows[chosen], some, friendly, advanced, failed, incomplete[chosen])
+            block = Block(rows[chosen], some, friendly, advanced, failed, incomplete[chosen])
+            yield part, pickle.dumps(block, pickle.HIGHEST_PROTOCOL)
 
     def _numbers(self, blocks: list[Block], table: str) -> np.ndarray:
         empty = np.zeros((0, len(getattr(self._statistics, table))), np.float32)
@@ -180,12 +184,12 @@ class WriteTables(beam.DoFn):
     def setup(self) -> None:
         self._statistics = Statistics(self._plan)
 
-    def process(self, gathered: tuple[int, Iterable[Block | dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    def process(self, gathered: tuple[int, Iterable[bytes | dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         number, values = gathered
         blocks, read = [], []
         for value in values:
-            if isinstance(value, Block):
-                blocks.append(value)
+            if isinstance(value, bytes):
+                blocks.append(pickle.loads(value))
             else:
                 read.append(value)
         read.sort(key=lambda file: (file.get("source", 0), file["name"]))

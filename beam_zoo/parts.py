@@ -205,18 +205,20 @@ def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[st
 def _samples_table(plan: Plan, output: str, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
     """One row per (galaxy, member, pass), from a (galaxy, pass, answer) array of each member."""
     members, passes, galaxies = len(outputs), plan.passes, len(ids)
-    columns = np.empty((len(plan.outputs), galaxies, members, passes), np.float32)
-    for number, member in enumerate(plan.members):
-        values, shape = outputs[member.name], (galaxies, passes, len(plan.outputs))
+    shape = galaxies, passes, len(plan.outputs)
+    for name, values in outputs.items():
         if values.shape != shape:
-            raise AssertionError(f"member {member.name} gave outputs of shape {values.shape}, not {shape}")
-        columns[:, :, number] = values.transpose(2, 0, 1)
+            raise AssertionError(f"member {name} gave outputs of shape {values.shape}, not {shape}")
+    samples = np.stack([outputs[member.name] for member in plan.members], axis=1)
+    columns = np.ascontiguousarray(
+        samples.reshape(galaxies * members * passes, len(plan.outputs)).T, np.float32
+    )
     each = np.repeat(np.arange(galaxies, dtype=np.int32), members * passes)
     which = np.tile(np.repeat(np.arange(members, dtype=np.int32), passes), galaxies)
     names = pa.array([member.name for member in plan.members], pa.string())
     numbers = np.tile(np.array(plan.pass_numbers, np.int32), galaxies * members)
     arrays = [ids.take(pa.array(each)), names.take(pa.array(which)), pa.array(numbers)]
-    arrays += [pa.array(column.reshape(-1)) for column in columns]
+    arrays += [pa.array(column) for column in columns]
     return pa.table(arrays, schema=_never_null(_columns(plan, output)))
 
 

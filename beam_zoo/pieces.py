@@ -179,7 +179,7 @@ def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart
             by_galaxy[galaxy].append(frame)
     combine, assembler = Ensemble(), Assembler(union.layouts)
     for galaxy, found in by_galaxy.items():
-        assembler.add(galaxy, combine.extract_output(b"".join(found)))
+        assembler.add(galaxy, combine.apply(found))
     galaxies = assembler.take()
     if sum(len(some.rows) for some in galaxies) + len(assembler.failures) != len(rows):
         raise UserError(f"table part {part}: the runs hold {len(by_galaxy)} galaxies of {len(rows)}")

@@ -10,7 +10,9 @@ galaxies costs (set-up), and of the statistics' own arithmetic, which is timed w
 import argparse
 import cProfile
 import dataclasses
+import os
 import pstats
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ from benchmarks.planned import write_plan
 
 MEMBERS, PASSES, BATCH = ("a", "b", "c"), 5, 256
 FEW = 2000
+ONE_THREAD = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 LIMIT = 35.0
 """Microseconds a galaxy that were asked for."""
 
@@ -110,7 +113,9 @@ def seconds(run: Run) -> Seconds:
         predict_here(run, [run.plan.snippet(n) for n in range(run.plan.snippets)], [])
         stored = time.process_time()
         build_tables(run, [])
-        return Seconds(stored - begin, time.process_time() - stored - spent, spent)
+        found = Seconds(stored - begin, time.process_time() - stored - spent, spent)
+    shutil.rmtree(run.output)  # else the system writes it to disk during the runs that follow
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -123,6 +128,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--once", action="store_true", help="run once, and measure nothing")
     options = parser.parse_args(argv)
+    if any(os.environ.get(name) != "1" for name in ONE_THREAD):
+        parser.error(
+            f"threads that wait count as CPU time: say {' '.join(f'{name}=1' for name in ONE_THREAD)}"
+        )
     keep_freed_memory()  # as the commands do that build tables on a CPU
     if options.once:
         with tempfile.TemporaryDirectory() as folder:

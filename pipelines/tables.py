@@ -5,7 +5,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_zoo.assemble import Layouts
-from beam_zoo.ensemble import Ensemble
+from beam_zoo.ensemble import GatherFrames
 from beam_zoo.gather import PARTS, ReadPart, Summarise, WriteTables
 from beam_zoo.records import PartRef
 from beam_zoo.run import Run
@@ -43,7 +43,7 @@ def from_frames(
     """
     blocks = (
         read.galaxies
-        | "gather" >> beam.CombinePerKey(Ensemble()).with_output_types(tuple[bytes, bytes])
+        | "gather" >> GatherFrames().with_output_types(tuple[bytes, bytes])
         | "summarise" >> beam.ParDo(Summarise(plan, layouts))
     )
     return (

@@ -10,7 +10,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_zoo import parts, plan
-from beam_zoo.ensemble import Ensemble, failure_frame, header, sample_frames, split
+from beam_zoo.ensemble import Ensemble, GatherFrames, failure_frame, header, sample_frames, split
 from beam_zoo.load import STORED, LoadImages
 from beam_zoo.records import Failure, PartRef
 from beam_zoo.run import Run
@@ -183,11 +183,12 @@ def test_the_combine_fn_is_associative_and_commutative(seed):
         count = chance.randint(2, len(accumulators))
         merged = combine.merge_accumulators(accumulators[:count])
         accumulators = [combine.compact(merged), *accumulators[count:]]
-    assert combine.extract_output(accumulators[0]) == expected
+    assert combine.extract_output(accumulators[0]) == combine.apply(inputs) == expected
 
 
-def test_the_combine_fn_under_combine_per_key():
-    """Through Beam itself, with combiner lifting and several bundles."""
+@pytest.mark.parametrize("gather", [lambda: beam.CombinePerKey(Ensemble()), GatherFrames])
+def test_the_combine_fn_under_combine_per_key(gather):
+    """Through Beam itself, with combiner lifting and without, and several bundles."""
     random_ = np.random.default_rng(0)
     frames = {f"galaxy {n}".encode(): frames_of(random_) for n in range(50)}
     pairs = [(key, frame) for key, values in frames.items() for frame in values * 2]
@@ -196,7 +197,7 @@ def test_the_combine_fn_under_combine_per_key():
     expected = [(key, combine.extract_output(b"".join(values))) for key, values in frames.items()]
 
     def build(p):
-        out = p | beam.Create(pairs) | beam.Reshuffle() | beam.CombinePerKey(Ensemble())
+        out = p | beam.Create(pairs) | beam.Reshuffle() | gather()
         assert_that(out, equal_to(expected))
 
     direct.run(build, ["--direct_num_workers=3", "--direct_running_mode=multi_threading"])
