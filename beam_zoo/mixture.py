@@ -13,7 +13,7 @@ import scipy.special
 
 from beam_zoo.quantiles import Table, inside, logit_by_scipy, nodes
 
-TERMS, ORDER = 14, 8
+ORDER = 8
 _BEND = 9.0
 _STEPS = 60
 _CLOSE, _BRACKET = 1e-5, 1e-9
@@ -33,7 +33,7 @@ class MixtureQuantiles:
 
     def __init__(self, probabilities: tuple[float, ...]) -> None:
         self._probabilities = probabilities
-        a, b = nodes(TERMS)
+        a, b = nodes()
         quantiles = [logit_by_scipy(a, b, p) for p in probabilities]
         peak = a * np.log(a / (a + b)) + b * np.log(b / (a + b)) - scipy.special.betaln(a, b)
         self._table = Table(np.stack([*quantiles, peak, *_corrections(a, b)]))

@@ -5,18 +5,14 @@ double precision, truncated at its end; that of the resize in whole numbers, wit
 """
 
 import functools
-import hashlib
 import math
-import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import llvmlite.binding
-import numba
 import numpy as np
 from numba import float64, int32, int64, types, uint8
 
-_CONFIG: Any = numba.config
+from beam_zoo.compiler import compiled
+
 _WEIGHT_BITS = 22
 _HALF = np.int32(1 << (_WEIGHT_BITS - 1))
 _ONE, _TWO = np.uint64(1), np.uint64(2)
@@ -27,37 +23,11 @@ _NUMBERS, _PLACES, _TOTALS = (types.Array(kind, 1, "C") for kind in (float64, in
 _FIRST, _WEIGHTS = types.Array(int64, 1, "C", readonly=True), types.Array(int32, 2, "C", readonly=True)
 
 
-def _folder() -> str:
-    """Where compiled code is kept, for this kind of processor only: machines that share a home may be of several kinds."""
-    kind = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
-    base = _CONFIG.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if base.startswith("~"):
-        raise RuntimeError("a user without a home")
-    return os.path.join(base, "beam_zoo", hashlib.sha256(kind.encode()).hexdigest()[:16])
-
-
-def _compiled(returns: Any, *takes: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile now, to run without the interpreter's lock; the result is kept on disk where that is possible."""
-
-    def compile_now(function: Callable[..., Any]) -> Any:
-        settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-        before = _CONFIG.CACHE_DIR
-        try:
-            _CONFIG.CACHE_DIR = _folder()
-            return numba.njit(returns(*takes), cache=True, **settings)(function)
-        except Exception:  # no folder, no space there, a damaged file: three seconds in each process
-            return numba.njit(returns(*takes), **settings)(function)
-        finally:
-            _CONFIG.CACHE_DIR = before
-
-    return compile_now
-
-
 # Loops over whole arrays, in functions of their own, become vector instructions. Unsigned indices are not looked at for
 # being negative.
 
 
-@_compiled(types.UniTuple(int64, 2), float64, float64, float64, int64, int64)
+@compiled(types.UniTuple(int64, 2), float64, float64, float64, int64, int64)
 def _inside(step, begin, offset, size, count):
     """Which of the pixels of a line, from the first to before the last, come from inside of an axis of the image."""
     first, end = 0, count
@@ -68,7 +38,7 @@ def _inside(step, begin, offset, size, count):
     return first, end
 
 
-@_compiled(types.void, float64, float64, float64, _PLACES, _NUMBERS)
+@compiled(types.void, float64, float64, float64, _PLACES, _NUMBERS)
 def _places(step, begin, offset, low, share):
     """The pixel that each of a line comes from, along one axis, and the share of the next one."""
     for i in range(low.size):
@@ -77,13 +47,13 @@ def _places(step, begin, offset, low, share):
         share[i] = place - low[i]
 
 
-@_compiled(types.void, _GIVEN_LINE, _NUMBERS)
+@compiled(types.void, _GIVEN_LINE, _NUMBERS)
 def _widen(line, wide):
     for i in range(line.size):
         wide[i] = line[i]
 
 
-@_compiled(types.void, _NUMBERS, _PLACES, _NUMBERS, int64, int64, int64, _NUMBERS)
+@compiled(types.void, _NUMBERS, _PLACES, _NUMBERS, int64, int64, int64, _NUMBERS)
 def _blend_colours(wide, low, share, first, end, step, mixed):
     """One row of three channels, along x."""
     last = wide.size // step - 1
@@ -97,7 +67,7 @@ def _blend_colours(wide, low, share, first, end, step, mixed):
         mixed[here + _TWO] = blue + (next_blue - blue) * share[x]
 
 
-@_compiled(types.void, _NUMBERS, _PLACES, _NUMBERS, int64, int64, _NUMBERS)
+@compiled(types.void, _NUMBERS, _PLACES, _NUMBERS, int64, int64, _NUMBERS)
 def _blend_greys(wide, low, share, first, end, mixed):
     """One row of one channel, along x."""
     for x in range(first, end):
@@ -105,13 +75,13 @@ def _blend_greys(wide, low, share, first, end, mixed):
         mixed[x] = grey + (next_grey - grey) * share[x]
 
 
-@_compiled(types.void, _NUMBERS, _NUMBERS, float64, _LINE)
+@compiled(types.void, _NUMBERS, _NUMBERS, float64, _LINE)
 def _blend_rows(upper, lower, share, out):
     for i in range(out.size):
         out[i] = np.uint8(np.int32(upper[i] + (lower[i] - upper[i]) * share))
 
 
-@_compiled(types.void, _GIVEN_IMAGE, float64, float64, float64, float64, _IMAGE)
+@compiled(types.void, _GIVEN_IMAGE, float64, float64, float64, float64, _IMAGE)
 def _scale(image, x_step, x_offset, y_step, y_offset, out):
     """The affine transform without rotation or shear: each row of the image is blended along x once."""
     height, width, step = image.shape
@@ -139,7 +109,7 @@ def _scale(image, x_step, x_offset, y_step, y_offset, out):
         _blend_rows(mixed[upper % 2, chosen], mixed[lower % 2, chosen], share_y[y], made[y, chosen])
 
 
-@_compiled(types.void, _GIVEN_IMAGE, _PLACES, _PLACES, _NUMBERS, _NUMBERS, int64, int64, int64, _LINE)
+@compiled(types.void, _GIVEN_IMAGE, _PLACES, _PLACES, _NUMBERS, _NUMBERS, int64, int64, int64, _LINE)
 def _blend_points(image, low_x, low_y, share_x, share_y, first, end, channels, out):
     height, width, step = image.shape
     lines = image.reshape(height, width * step)
@@ -157,7 +127,7 @@ def _blend_points(image, low_x, low_y, share_x, share_y, first, end, channels, o
             out[here + k] = np.uint8(np.int32(above + (below - above) * share_y[x]))
 
 
-@_compiled(types.void, _GIVEN_IMAGE, _NUMBERS, _IMAGE)
+@compiled(types.void, _GIVEN_IMAGE, _NUMBERS, _IMAGE)
 def _turn(image, matrix, out):
     """The affine transform of any matrix."""
     height, width = image.shape[0], image.shape[1]
@@ -175,7 +145,7 @@ def _turn(image, matrix, out):
         _blend_points(image, low_x, low_y, share_x, share_y, first, end, channels, made[y])
 
 
-@_compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, int64, _LINE)
+@compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, int64, _LINE)
 def _mean_colours(line, first, weights, step, out):
     """The resize of one row of three channels."""
     for x in range(first.size):
@@ -191,7 +161,7 @@ def _mean_colours(line, first, weights, step, out):
         out[here + _TWO] = blue >> _WEIGHT_BITS
 
 
-@_compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, _LINE)
+@compiled(types.void, _GIVEN_LINE, _FIRST, _WEIGHTS, _LINE)
 def _mean_greys(line, first, weights, out):
     """The resize of one row of one channel."""
     for x in range(first.size):
@@ -201,19 +171,19 @@ def _mean_greys(line, first, weights, out):
         out[x] = grey >> _WEIGHT_BITS
 
 
-@_compiled(types.void, _TOTALS, _LINE, int32)
+@compiled(types.void, _TOTALS, _LINE, int32)
 def _add(totals, line, weight):
     for i in range(totals.size):
         totals[i] += np.int32(line[i]) * weight
 
 
-@_compiled(types.void, _TOTALS, _LINE)
+@compiled(types.void, _TOTALS, _LINE)
 def _narrow(totals, out):
     for i in range(totals.size):
         out[i] = np.uint8(totals[i] >> np.int32(_WEIGHT_BITS))
 
 
-@_compiled(types.void, _GIVEN_IMAGE, _FIRST, _WEIGHTS, _FIRST, _WEIGHTS, _IMAGE)
+@compiled(types.void, _GIVEN_IMAGE, _FIRST, _WEIGHTS, _FIRST, _WEIGHTS, _IMAGE)
 def _resize(image, first_x, weights_x, first_y, weights_y, out):
     height, width, step = image.shape
     rows, columns, channels = out.shape

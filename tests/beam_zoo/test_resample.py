@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_zoo import compiled_image, resample, views
+from beam_zoo import compiled_image, compiler, resample, views
 from beam_zoo.compiled_image import CompiledImage
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
@@ -208,11 +208,11 @@ def test_planning_does_without():
 def test_a_user_without_a_home(monkeypatch):
     """Nothing is kept in a folder that is named with a tilde."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(resample._CONFIG, "CACHE_DIR", "")
+    monkeypatch.setattr(compiler._CONFIG, "CACHE_DIR", "")
     monkeypatch.setattr(os.path, "expanduser", str)
     with pytest.raises(RuntimeError, match="without a home"):
-        resample._folder()
-    doubled = resample._compiled(numba.float64, numba.float64)(lambda x: 2 * x)
+        compiler.cache_folder()
+    doubled = compiler.compiled(numba.float64, numba.float64)(lambda x: 2 * x)
     assert doubled(4.0) == 8
 
 
