@@ -8,9 +8,13 @@ functions, which is nearly linear in the logit; where a step leaves the bracket,
 it halves the bracket instead. On the deviance as a normal score: Barndorff-Nielsen and Cox, Inference and Asymptotics, 6.6.
 """
 
+import math
+
 import numpy as np
 import scipy.special
+from numba import float64, types
 
+from beam_zoo.compiler import compiled
 from beam_zoo.quantiles import Table, inside, logit_by_scipy, nodes
 
 ORDER = 8
@@ -84,7 +88,8 @@ class _Members:
     """
 
     def __init__(self, a: np.ndarray, b: np.ndarray, peak: np.ndarray, corrections: np.ndarray) -> None:
-        self._a, self._b, self._peak, self._corrections = a, b, peak, corrections
+        self._a, self._b = a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        self._peak, self._corrections = peak, np.ascontiguousarray(corrections)
         total = a + b
         self._zero = np.log(a / b)
         self._deviance = 2 * (a * np.log(a / total) + b * np.log(b / total))
@@ -98,17 +103,39 @@ class _Members:
     def scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """z of every member at the logit x of its column, and sqrt(2 pi) times its density there."""
         log_rest = -np.logaddexp(0, x)  # log(1 - q); log q is x more
-        squared = self._deviance - 2 * (self._a * x + (self._a + self._b) * log_rest)
-        np.maximum(squared, 0, out=squared)
-        r = np.copysign(np.sqrt(squared), x - self._zero)
-        bent = r / np.sqrt(squared + _BEND)
-        z = self._corrections[-1] * bent
-        for coefficient in self._corrections[-2:0:-1]:
-            z += coefficient
-            z *= bent
-        z += self._corrections[0]
-        z += r
+        z, squared = np.empty_like(self._a), np.empty_like(self._a)
+        given = self._a, self._b, self._zero, self._deviance, self._corrections
+        _scores(*given, np.ascontiguousarray(x), log_rest, z, squared)
         return z, self._peak * np.exp(-squared / 2)
+
+
+_LINE, _ROWS, _STACK = (types.Array(float64, dimensions, "C") for dimensions in (1, 2, 3))
+
+
+@compiled(types.void, _ROWS, _ROWS, _ROWS, _ROWS, _STACK, _LINE, _LINE, _ROWS, _ROWS)
+def _scores(
+    a: np.ndarray,
+    b: np.ndarray,
+    zero: np.ndarray,
+    deviance: np.ndarray,
+    corrections: np.ndarray,
+    x: np.ndarray,
+    log_rest: np.ndarray,
+    z: np.ndarray,
+    squared: np.ndarray,
+) -> None:
+    """z of every member at the logit x of its column, and r^2."""
+    for member in range(a.shape[0]):
+        for k in range(x.shape[0]):
+            change = a[member, k] * x[k] + (a[member, k] + b[member, k]) * log_rest[k]
+            square = max(deviance[member, k] - 2 * change, 0.0)
+            root = math.sqrt(square)
+            r = root if x[k] >= zero[member, k] else -root
+            bent = r / math.sqrt(square + _BEND)
+            bending = corrections[ORDER, member, k] * bent
+            for power in range(ORDER - 1, 0, -1):
+                bending = (bending + corrections[power, member, k]) * bent
+            z[member, k], squared[member, k] = bending + corrections[0, member, k] + r, square
 
 
 def _search(members: _Members, logits: np.ndarray, p: float, out: np.ndarray, slope: np.ndarray) -> None:
