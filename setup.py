@@ -15,7 +15,7 @@ setup(
         "galaxy-datasets>=0.0.25",
         "huggingface_hub>=1.0",
         "lightning>=2.6",
-        "numba>=0.61",  # galaxy_datasets' views, compiled: the same bits, faster
+        "numba>=0.61",  # galaxy_datasets' views and the statistics, compiled
         "numpy>=2.0",
         "nvidia-nvimgcodec-cu13>=0.9; sys_platform == 'linux'",  # decodes JPEGs on a GPU, with nvJPEG
         "nvidia-nvjpeg>=13; sys_platform == 'linux'",
