@@ -86,7 +86,7 @@ class Ensemble(beam.CombineFn):
         return accumulator
 
     def extract_output(self, accumulator: bytes) -> bytes:
-        if _UNPACK.unpack_from(accumulator)[0] == len(accumulator):
+        if accumulator and _UNPACK.unpack_from(accumulator)[0] == len(accumulator):
             return accumulator  # one frame, as nearly all are
         ordered: list[bytes] = sorted(set(split(accumulator)), key=_order)
         return b"".join(ordered)
@@ -101,8 +101,8 @@ class Ensemble(beam.CombineFn):
 class GatherFrames(beam.CombinePerKey):
     """CombinePerKey of `Ensemble`, with nothing combined before frames are grouped.
 
-    A bundle has a galaxy's frames once, but for those of several runs: a runner that combines within its bundles first,
-    as they all do with a plain CombinePerKey, takes every frame through three more steps to find nothing to combine.
+    A bundle has a galaxy's frames once, but for those of several runs: runners that know Beam's CombinePerKey combine within
+    their bundles first, and take every frame through three more steps to find nothing to combine.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,8 @@ class GatherFrames(beam.CombinePerKey):
     def expand(
         self, pcoll: "beam.PCollection[tuple[bytes, bytes]]"
     ) -> "beam.PCollection[tuple[bytes, bytes]]":
-        return pcoll | beam.GroupByKey() | "Combine" >> beam.ParDo(_Combine(self.fn))
+        combine = beam.ParDo(_Combine(self.fn)).with_output_types(tuple[bytes, bytes])
+        return pcoll | beam.GroupByKey() | "Combine" >> combine
 
     def to_runner_api_parameter(self, context: Any) -> Any:
         # As steps of its own, not as the CombinePerKey that runners replace by theirs.

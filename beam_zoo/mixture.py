@@ -88,7 +88,8 @@ class _Members:
     """
 
     def __init__(self, a: np.ndarray, b: np.ndarray, peak: np.ndarray, corrections: np.ndarray) -> None:
-        self._a, self._b = a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        a, b = (np.ascontiguousarray(each, np.float64) for each in (a, b))
+        self._a, self._b = a, b
         self._peak, self._corrections = peak, np.ascontiguousarray(corrections)
         total = a + b
         self._zero = np.log(a / b)
@@ -109,10 +110,11 @@ class _Members:
         return z, self._peak * np.exp(-squared / 2)
 
 
-_LINE, _ROWS, _STACK = (types.Array(float64, dimensions, "C") for dimensions in (1, 2, 3))
+_LINE, _ROWS, _STACK = (types.Array(float64, dimensions, "C", readonly=True) for dimensions in (1, 2, 3))
+_MADE = types.Array(float64, 2, "C")
 
 
-@compiled(types.void, _ROWS, _ROWS, _ROWS, _ROWS, _STACK, _LINE, _LINE, _ROWS, _ROWS)
+@compiled(types.void, _ROWS, _ROWS, _ROWS, _ROWS, _STACK, _LINE, _LINE, _MADE, _MADE)
 def _scores(
     a: np.ndarray,
     b: np.ndarray,

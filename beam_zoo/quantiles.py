@@ -2,7 +2,7 @@
 
 The logit of a quantile of Beta(a, b) is so smooth in (log a, log b) that a Chebyshev interpolant of a few terms in each
 reproduces it over all concentrations that Zoobot can give. A table's coefficients are computed from scipy when it is
-first needed; evaluating it is some hundred products and sums, compiled. Outside of the domain scipy itself is called. Interpolation at
+first needed; evaluating it is 256 products and sums, compiled. Outside of the domain scipy itself is called. Interpolation at
 Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice, chapters 3-4.
 """
 
@@ -78,9 +78,8 @@ def _interpolate(coefficients: np.ndarray, t: np.ndarray, out: np.ndarray) -> No
             for j in range(TERMS):
                 for k in range(_LANES):
                     row = 0.0
-                    for i in range(
-                        TERMS
-                    ):  # which the compiler writes out: many k at once, coefficients in registers
+                    # The compiler writes this loop out: then many k go at once, with coefficients in registers.
+                    for i in range(TERMS):
                         row += coefficients[function, j, i] * in_a[i, k]
                     total[k] += row * in_b[j, k]
             for k in range(_LANES):

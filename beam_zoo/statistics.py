@@ -6,23 +6,24 @@ answer's concentration and b the sum of the question's others (the aggregation p
 """
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.special
 
 from beam_zoo.medians import median
-from beam_zoo.mixture import MixtureQuantiles
-from beam_zoo.quantiles import BetaQuantiles
 
 if TYPE_CHECKING:
     from zoobot.shared.schemas import Schema
+
+    from beam_zoo.mixture import MixtureQuantiles
+    from beam_zoo.quantiles import BetaQuantiles
 
 INTERVAL = (0.05, 0.95)
 MEDIAN, MIXTURE = "median", "mixture"
 GALAXIES_AT_ONCE = 512
 """Of whose samples all steps are done before the next: they stay in the processor's cache."""
-_QUANTILES = BetaQuantiles(INTERVAL)
 ASKED_AT_LEAST = 0.5
 """The friendly table masks answers to questions that fewer than half of the volunteers would be asked."""
 
@@ -58,7 +59,8 @@ class Tree:
     """
 
     def __init__(self, schema: "Schema", interval: str = MEDIAN) -> None:
-        self._mixture = MixtureQuantiles(INTERVAL) if interval == MIXTURE else None
+        self._quantiles = None if interval == MIXTURE else _quantiles()
+        self._mixture = _mixture() if interval == MIXTURE else None
         self.answers = list(schema.label_cols)
         self._slices = [slice(q.start_index, q.end_index + 1) for q in schema.questions]
         names = [q.text for q in schema.questions]
@@ -98,11 +100,12 @@ class Tree:
             total = a[question].sum(0)
             np.subtract(total, a[question], out=b[question])
             np.divide(a[question], total, out=fraction[question])
-        if self._mixture is None:
-            logits = _QUANTILES.logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
+        if self._quantiles is not None:
+            logits = self._quantiles.logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
             # A median of quantiles is the quantile of a median's logit, as long as there is one in the middle.
             lower, upper = scipy.special.expit(median(logits)).mean(0)
         else:
+            assert self._mixture is not None
             by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))
             lower, upper = self._mixture.quantiles(*by_sample).reshape(len(INTERVAL), answers, -1)
         return fraction.mean(1).T[:galaxies], lower.T[:galaxies], upper.T[:galaxies]
@@ -122,6 +125,23 @@ class Tree:
         for number, question in enumerate(self._slices):
             out[:, question] = asked(number)[:, None]
         return out
+
+
+# Both with numba, which commands that build no tables need not import.
+
+
+@functools.cache
+def _quantiles() -> "BetaQuantiles":
+    from beam_zoo.quantiles import BetaQuantiles
+
+    return BetaQuantiles(INTERVAL)
+
+
+@functools.cache
+def _mixture() -> "MixtureQuantiles":
+    from beam_zoo.mixture import MixtureQuantiles
+
+    return MixtureQuantiles(INTERVAL)
 
 
 @dataclasses.dataclass(frozen=True)

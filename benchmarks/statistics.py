@@ -4,7 +4,7 @@
 
 Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other ensembles; the
 median of 5 runs side by side, as CPU time of this process. The limit is what cannot be left out: for each
-(answer, sample) two quantiles, each a product with a row of the table. The mixture's
+(answer, sample) two quantiles, each the sum of a table's terms. The mixture's
 own interval (`--interval mixture`) is held against zoobot's medians alone.
 """
 

@@ -41,11 +41,7 @@ def from_frames(
     Returns:
         One report per table part.
     """
-    blocks = (
-        read.galaxies
-        | "gather" >> GatherFrames().with_output_types(tuple[bytes, bytes])
-        | "summarise" >> beam.ParDo(Summarise(plan, layouts))
-    )
+    blocks = read.galaxies | "gather" >> GatherFrames() | "summarise" >> beam.ParDo(Summarise(plan, layouts))
     return (
         (blocks, read[PARTS])
         | "blocks and parts" >> beam.Flatten()

@@ -200,6 +200,7 @@ def test_planning_does_without():
     run_in_a_process("""
         import sys
         from beam_zoo.views import view_settings
+        from pipelines import prepare, probe, run
         view_settings({"base": "minimal", "output_size": 64}, False)
         assert "numba" not in sys.modules
     """)

@@ -7,6 +7,7 @@ import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pytest
+from apache_beam.portability import common_urns
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_zoo import parts, plan
@@ -201,3 +202,15 @@ def test_the_combine_fn_under_combine_per_key(gather):
         assert_that(out, equal_to(expected))
 
     direct.run(build, ["--direct_num_workers=3", "--direct_running_mode=multi_threading"])
+
+
+def test_frames_are_grouped_before_they_are_combined():
+    """No runner finds a CombinePerKey that it would replace by its own; galaxies and frames stay bytes."""
+    pipeline = beam.Pipeline()
+    pairs = pipeline | beam.Create([(b"a", b"b")]).with_output_types(tuple[bytes, bytes])
+    made = pairs | GatherFrames()
+    found = {each.spec.urn for each in pipeline.to_runner_api().components.transforms.values()}
+    assert common_urns.primitives.GROUP_BY_KEY.urn in found
+    assert common_urns.composites.COMBINE_PER_KEY.urn not in found
+    coder = beam.coders.registry.get_coder(made.element_type)
+    assert coder.coders() == (beam.coders.BytesCoder(), beam.coders.BytesCoder())
