@@ -17,6 +17,7 @@ A_MOST, B_MOST = 101.0, 606.0
 TERMS = 16
 """In each direction; the quantiles are then within 3e-8 of scipy's, everywhere in the domain."""
 _AT_ONCE = 4096
+"""Numbers whose logarithms are taken together; whole rows of `_LANES`."""
 _LANES = 64
 """Numbers that go through the compiled loops together: their polynomials stay in the processor's first cache."""
 _ROWS, _TABLES = types.Array(float64, 2, "C"), types.Array(float64, 3, "C", readonly=True)

@@ -59,7 +59,6 @@ class Tree:
     """
 
     def __init__(self, schema: "Schema", interval: str = MEDIAN) -> None:
-        self._quantiles = None if interval == MIXTURE else _quantiles()
         self._mixture = _mixture() if interval == MIXTURE else None
         self.answers = list(schema.label_cols)
         self._slices = [slice(q.start_index, q.end_index + 1) for q in schema.questions]
@@ -100,12 +99,11 @@ class Tree:
             total = a[question].sum(0)
             np.subtract(total, a[question], out=b[question])
             np.divide(a[question], total, out=fraction[question])
-        if self._quantiles is not None:
-            logits = self._quantiles.logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
+        if self._mixture is None:
+            logits = _quantiles().logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
             # A median of quantiles is the quantile of a median's logit, as long as there is one in the middle.
             lower, upper = scipy.special.expit(median(logits)).mean(0)
         else:
-            assert self._mixture is not None
             by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))
             lower, upper = self._mixture.quantiles(*by_sample).reshape(len(INTERVAL), answers, -1)
         return fraction.mean(1).T[:galaxies], lower.T[:galaxies], upper.T[:galaxies]
