@@ -8,20 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from beam_zoo import files, gcs
+from beam_zoo.catalogue_csv import cast_csv, csv_batches, csv_header, narrow_types
 from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
 MOST_OBJECTS = 100_000
 """A folder of a bucket that holds more is one of images: the catalogue in it must be named."""
-# Leading zeros, hexadecimal and more digits than a float64 holds belong to names, not to numbers.
-_NAME_LIKE = r"^[+-]?(0[0-9]+|0[xX].*)$"
-_TOO_MANY_DIGITS = r"^[+-]?[0-9]{16,}$"
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
 
@@ -86,7 +82,7 @@ class Catalogue:
         with _one_line_errors(file):
             if self.kind == "parquet":
                 return pq.read_schema(files.stream_for_arrow(file))
-            return pa.schema([pa.field(name, pa.string()) for name in _header(file)])
+            return pa.schema([pa.field(name, pa.string()) for name in csv_header(file)])
 
     def batches(self, carry: tuple[str, ...] = ()) -> Iterator[pa.RecordBatch]:
         """Rows in order: `id_str` and `file_loc` (strings, null where missing), then the columns of `carry`.
@@ -103,24 +99,19 @@ class Catalogue:
         for file in self.files:
             with _one_line_errors(file):
                 if self.kind == "csv":
-                    for batch in _csv_batches(file, wanted):
-                        yield _normalise(
-                            batch, file, {n: _cast_csv(batch.column(n), types[n]) for n in carry}
-                        )
+                    for batch in csv_batches(file, wanted, LOCATION):
+                        yield _normalise(batch, file, {n: cast_csv(batch.column(n), types[n]) for n in carry})
                     continue
                 with pq.ParquetFile(files.stream_for_arrow(file)) as parquet:
-                    for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
+                    for batch in _parquet_batches(parquet, wanted):
                         yield _normalise(batch, file, {n: _of_type(batch.column(n), types[n]) for n in carry})
 
     def _csv_types(self, carry: tuple[str, ...]) -> dict[str, pa.DataType]:
         """int64, float64 or string, whichever the whole of a CSV column fits (an empty cell is null)."""
         types: dict[str, pa.DataType] = dict.fromkeys(carry, pa.int64())
         for file in self.files:
-            with _one_line_errors(file), _open_csv(file, list(carry)) as reader:
-                for batch in reader:
-                    for name in carry:
-                        while not _fits(batch.column(name), types[name]):
-                            types[name] = pa.float64() if types[name] == pa.int64() else pa.string()
+            with _one_line_errors(file):
+                narrow_types(file, types)
         return types
 
 
@@ -227,75 +218,16 @@ class _one_line_errors:
             raise UserError(f"cannot read {self.file}: {one_line(error, 200)}") from None
 
 
-def _header(file: str) -> list[str]:
-    with files.open_read(file) as raw:
-        if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError("it is UTF-16 text: save it as UTF-8")
-    options = pacsv.ParseOptions(newlines_in_values=True)
-    with pacsv.open_csv(files.stream_for_arrow(file), parse_options=options) as reader:
-        return reader.schema.names
-
-
-def _open_csv(file: str, columns: list[str], extra: list[str] | None = None) -> pacsv.CSVStreamingReader:
-    extra = extra or []
-    # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
-    return pacsv.open_csv(
-        files.stream_for_arrow(file),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pa.string()) | dict.fromkeys(extra, pa.binary()),
-            include_columns=[*columns, *extra],
-            strings_can_be_null=False,
-        ),
-    )
-
-
-def _csv_batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of a CSV file, and a refusal where a quotation mark that nobody closed has swallowed rows."""
-    header = _header(file)
-    end = header[-1]  # only here can an open quotation mark go unnoticed: elsewhere columns are missing
-    extra = [end] if end not in columns and header.count(end) == 1 else []
-    tail = ""
-    with _open_csv(file, columns, extra) as reader:
-        for batch in reader:
-            broken = batch.column(LOCATION).filter(pc.match_substring(batch.column(LOCATION), "\n"))
-            if len(broken):
-                raise ValueError(
-                    f"{LOCATION} {one_line(broken[0], 60)!r} has a line break: see its quotation marks"
-                )
-            if len(batch) and (extra or end in columns):
-                last = batch.column(end)[-1].as_py()
-                tail = last.decode(errors="replace") if isinstance(last, bytes) else last
-            yield batch.select(columns)
-    if "\n" in tail and not _last_bytes(file).rstrip(b"\r\n").endswith(b'"'):
-        raise ValueError(f"the quotation mark before {one_line(tail, 60)!r} is not closed")
-
-
-def _last_bytes(file: str) -> bytes:
-    with files.open_read(file) as raw:
-        raw.seek(max(0, raw.seek(0, os.SEEK_END) - 64))
-        return raw.read()
-
-
-def _fits(column: pa.Array, to: pa.DataType) -> bool:
-    if to == pa.string():
-        return True
-    if pc.any(pc.match_substring_regex(column, _NAME_LIKE)).as_py():
-        return False
-    if to == pa.float64() and pc.any(pc.match_substring_regex(column, _TOO_MANY_DIGITS)).as_py():
-        return False
-    try:
-        _cast_csv(column, to)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _cast_csv(column: pa.Array, to: pa.DataType) -> pa.Array:
-    if to == pa.string():
-        return column
-    empty = pc.equal(column, "")
-    return pc.if_else(empty, None, column).cast(to)
+def _parquet_batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of some row groups at a time: asked for all, pyarrow keeps the compressed bytes of every group until the end."""
+    groups: list[int] = []
+    rows = 0
+    for group in range(file.num_row_groups):
+        groups.append(group)
+        rows += file.metadata.row_group(group).num_rows
+        if rows >= BATCH_ROWS or group == file.num_row_groups - 1:
+            yield from file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns)
+            groups, rows = [], 0
 
 
 def _of_type(column: pa.Array, to: pa.DataType) -> pa.Array:

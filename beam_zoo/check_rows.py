@@ -15,6 +15,9 @@ from beam_zoo.errors import UserError
 from beam_zoo.files import is_remote
 from beam_zoo.images import image_path
 
+_PIECES = 16
+"""Of the range of the ids' hashes; a power of two."""
+
 
 class Checker:
     """Goes over the normalised rows once: counts, refusals, and the fingerprint of the content.
@@ -50,7 +53,7 @@ class Checker:
         if self._remote:
             self._find_local(locations)
         ids = ids.fill_null("")
-        self._hashes.append(_hashes(ids))
+        self._hashes.append(np.sort(_hashes(ids)))
         for position, column in enumerate((ids, locations)):
             lengths, content = _buffers(column)
             self._content[2 * position].update(lengths)
@@ -89,10 +92,8 @@ class Checker:
             raise UserError(
                 f"column {ID!r} of {name} is missing or empty in {self._missing:,} of {self.rows:,} rows"
             )
-        hashes = np.concatenate(self._hashes)
+        suspects = _repeated(self._hashes)
         self._hashes.clear()
-        hashes.sort()
-        suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if len(suspects):
             _refuse_duplicates(catalogue, limit, suspects)
         if self._local:
@@ -113,6 +114,19 @@ class Checker:
 
 def _hashes(ids: pa.Array) -> np.ndarray:
     return pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+
+
+def _repeated(hashes: list[np.ndarray]) -> np.ndarray:
+    """Hashes that stand there more than once; the arrays are sorted. A piece of their range at a time: no second copy."""
+    edges = np.arange(1, _PIECES, dtype=np.uint64) * np.uint64(2**64 // _PIECES)
+    cuts = [[0, *np.searchsorted(array, edges), len(array)] for array in hashes]
+    found = []
+    for piece in range(_PIECES):
+        here = np.sort(
+            np.concatenate([a[c[piece] : c[piece + 1]] for a, c in zip(hashes, cuts, strict=True)])
+        )
+        found.append(np.unique(here[1:][here[1:] == here[:-1]]))
+    return np.concatenate(found)
 
 
 def _buffers(column: pa.Array) -> tuple[Any, Any]:

@@ -115,6 +115,34 @@ def test_duplicates_by_name_and_count(tmp_path: Path, monkeypatch: pytest.Monkey
     assert _digest(tmp_path / "cat", limit=6)  # the rows that are left out are not refused
 
 
+def test_duplicates_over_the_whole_range_of_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many names as pandas finds, wherever their hashes fall, at the edges of the pieces too."""
+    edges = [piece * 2**60 + step for piece in range(16) for step in (-1, 0, 1)]
+    hashes = np.array([edge % 2**64 for edge in edges] * 2, np.uint64)
+    assert sorted(check_rows._repeated([np.sort(hashes[:50]), np.sort(hashes[50:])])) == sorted(set(hashes))
+    assert not len(check_rows._repeated([np.unique(hashes), np.array([12345], np.uint64)]))
+    monkeypatch.setattr(catalogues, "BATCH_ROWS", 100)
+    names = [f"g{number}" for number in np.random.default_rng(0).integers(0, 5000, 3000)]
+    counts = pd.Series(names).value_counts()
+    assert f"{(counts > 1).sum():,} ids" in _refusal(_parquet(tmp_path / "c.parquet", names))
+
+
+@pytest.mark.parametrize("group_rows", [700, 10_000, 25_000])
+def test_memory_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_rows: int) -> None:
+    """Parquet is not kept once its rows went by, whatever its row groups, and all rows come in order."""
+    monkeypatch.setattr(catalogues, "BATCH_ROWS", 10_000)
+    random = np.random.default_rng(0)
+    ids = [random.bytes(10).hex() for _ in range(200_000)]
+    table = pa.table({"id_str": ids, "file_loc": [f"{galaxy}.jpg" for galaxy in ids]})
+    pq.write_table(table, tmp_path / "c.parquet", row_group_size=group_rows, use_dictionary=False)
+    before, most, found = pa.total_allocated_bytes(), 0, []
+    for batch in find(str(tmp_path / "c.parquet")).batches():
+        most = max(most, pa.total_allocated_bytes() - before)
+        found += batch.column("id_str").to_pylist()
+    assert found == ids
+    assert most < (tmp_path / "c.parquet").stat().st_size / 2
+
+
 def test_two_ids_of_one_hash_are_two_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_rows, "_hashes", lambda ids: np.zeros(len(ids), np.uint64))
     assert _digest(_csv(tmp_path / "a.csv", ["a", "b", "c"]))
