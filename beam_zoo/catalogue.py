@@ -16,6 +16,8 @@ from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
+READ_AT_ONCE = 1 << 20
+"""Bytes of a column of a local Parquet file."""
 MOST_OBJECTS = 100_000
 """A folder of a bucket that holds more is one of images: the catalogue in it must be named."""
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
@@ -102,7 +104,7 @@ class Catalogue:
                     for batch in csv_batches(file, wanted, LOCATION):
                         yield _normalise(batch, file, {n: cast_csv(batch.column(n), types[n]) for n in carry})
                     continue
-                with pq.ParquetFile(files.stream_for_arrow(file)) as parquet:
+                with _open_parquet(file) as parquet:
                     for batch in _parquet_batches(parquet, wanted):
                         yield _normalise(batch, file, {n: _of_type(batch.column(n), types[n]) for n in carry})
 
@@ -216,6 +218,12 @@ class _one_line_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, pa.ArrowException | OSError | ValueError | UnicodeDecodeError):
             raise UserError(f"cannot read {self.file}: {one_line(error, 200)}") from None
+
+
+def _open_parquet(file: str) -> pq.ParquetFile:
+    """A file to read rows of: an object's row groups come whole, in few requests; of a local file's, a piece at a time."""
+    pieces = {} if files.is_object(file) else {"pre_buffer": False, "buffer_size": READ_AT_ONCE}
+    return pq.ParquetFile(files.stream_for_arrow(file), **pieces)
 
 
 def _parquet_batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -122,9 +122,8 @@ def _repeated(hashes: list[np.ndarray]) -> np.ndarray:
     cuts = [[0, *np.searchsorted(array, edges), len(array)] for array in hashes]
     found = []
     for piece in range(_PIECES):
-        here = np.sort(
-            np.concatenate([a[c[piece] : c[piece + 1]] for a, c in zip(hashes, cuts, strict=True)])
-        )
+        here = np.concatenate([a[c[piece] : c[piece + 1]] for a, c in zip(hashes, cuts, strict=True)])
+        here.sort()
         found.append(np.unique(here[1:][here[1:] == here[:-1]]))
     return np.concatenate(found)
 

@@ -127,10 +127,11 @@ def test_duplicates_over_the_whole_range_of_hashes(tmp_path: Path, monkeypatch: 
     assert f"{(counts > 1).sum():,} ids" in _refusal(_parquet(tmp_path / "c.parquet", names))
 
 
-@pytest.mark.parametrize("group_rows", [700, 10_000, 25_000])
+@pytest.mark.parametrize("group_rows", [700, 10_000, 25_000, 200_000])
 def test_memory_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_rows: int) -> None:
     """Parquet is not kept once its rows went by, whatever its row groups, and all rows come in order."""
     monkeypatch.setattr(catalogues, "BATCH_ROWS", 10_000)
+    monkeypatch.setattr(catalogues, "READ_AT_ONCE", 1 << 16)
     random = np.random.default_rng(0)
     ids = [random.bytes(10).hex() for _ in range(200_000)]
     table = pa.table({"id_str": ids, "file_loc": [f"{galaxy}.jpg" for galaxy in ids]})
