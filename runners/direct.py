@@ -39,9 +39,9 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     _leave_modules_alone()
     environment = None
     if processes(flags) > 1:
-        # Workers inherit this; with all cores each, several processes are slower than one.
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads(flags)))
-        command = shlex.join([sys.executable, "-m", "runners.worker"])
+        # With all cores each, several processes are slower than one. Theirs alone: this process goes on with its own.
+        number = os.environ.get("OMP_NUM_THREADS", threads(flags))
+        command = shlex.join(["env", f"OMP_NUM_THREADS={number}", sys.executable, "-m", "runners.worker"])
         environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
         flags = [flag for flag in flags if not flag.startswith("--direct_running_mode")]
     if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):

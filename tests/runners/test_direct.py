@@ -1,7 +1,9 @@
-"""The local runner's options are Beam's."""
+"""The local runner's options are Beam's, and its worker processes have their share of the cores."""
 
 import copy
+import os
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import (
     DebugOptions,
@@ -10,6 +12,7 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
 )
 
+from runners import direct
 from runners.direct import ViewedOptions
 
 FLAGS = ["--direct_num_workers=3", "--experiments=one", "--job_name=job", "--pickle_library=cloudpickle"]
@@ -45,3 +48,24 @@ def test_views_of_a_copy_are_of_the_copy(account):
     assert copied.get_all_options()["temp_location"] == "/tmp/b"
     assert copied.view_as(GoogleCloudOptions).impersonate_service_account is None
     assert options.view_as(GoogleCloudOptions).temp_location == "/tmp/a"
+
+
+@pytest.mark.parametrize("chosen", [None, "5"])
+def test_workers_threads_are_theirs_alone(chosen, tmp_path, monkeypatch):
+    """As many as their share of the cores, or as the user chose; what this process starts later is not concerned."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    workers = os.cpu_count() or 1
+
+    def build(pipeline: beam.Pipeline) -> None:
+        names = pipeline | beam.Create(range(8))
+        said = names | beam.Map(lambda _: f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
+        said | beam.io.WriteToText(str(tmp_path / "said"))
+
+    direct.run(build, ["--direct_running_mode=multi_processing", f"--direct_num_workers={max(2, workers)}"])
+    said = [line.split() for path in tmp_path.glob("said*") for line in path.read_text().splitlines()]
+    assert len(said) == 8
+    assert {number for _, number in said} == {chosen or "1"}
+    assert str(os.getpid()) not in {process for process, _ in said}
+    assert os.environ.get("OMP_NUM_THREADS") == chosen
