@@ -251,6 +251,7 @@ def test_fast_images_changes_nothing_in_small_ones(predict, few, members):
     assert (fractions(exact) == fractions(fast)).all()
 
 
+@pytest.mark.slow
 def test_compiled(predict, few, members):
     """Within float noise of the same encoder not compiled; batches that are not full, too."""
     both = [members["still"], members["moving"]]
@@ -260,6 +261,7 @@ def test_compiled(predict, few, members):
     oracle.assert_same_samples(exact.table("samples"), compiled.table("samples"), 1e-3)
 
 
+@pytest.mark.slow
 def test_compiled_representations(represent, few, members):
     exact = represent(few, members["still"])
     compiled = represent(few, members["still"], "--compile")
