@@ -1,6 +1,7 @@
 """A worker process of the local runner: Beam's own, with this program's logging instead of a line for every step."""
 
 import logging
+import os
 import sys
 
 from beam_zoo.quiet import is_reported, set_up_logging
@@ -22,7 +23,25 @@ def main() -> None:
         handler.setLevel(logging.WARNING)  # Beam sets the root logger to INFO while it starts
     from apache_beam.runners.worker import sdk_worker_main
 
+    _end_with_runner()
     sdk_worker_main.main(sys.argv)
+
+
+def _end_with_runner() -> None:
+    """Where the runner has gone in the middle of its work (Ctrl-C), this process ends at once.
+
+    Beam would tear the steps down while they are at work, and their complaints would follow the command's own last line.
+    What they store is there as a whole or not at all.
+    """
+    from apache_beam.runners.worker import sdk_worker
+
+    class Cache(sdk_worker.BundleProcessorCache):
+        def shutdown(self) -> None:
+            if self.active_bundle_processors:
+                os._exit(0)
+            super().shutdown()
+
+    sdk_worker.BundleProcessorCache = Cache  # type: ignore[misc]
 
 
 if __name__ == "__main__":

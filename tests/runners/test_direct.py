@@ -2,6 +2,11 @@
 
 import copy
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -69,3 +74,50 @@ def test_workers_threads_are_theirs_alone(chosen, tmp_path, monkeypatch):
     assert {number for _, number in said} == {chosen or "1"}
     assert str(os.getpid()) not in {process for process, _ in said}
     assert os.environ.get("OMP_NUM_THREADS") == chosen
+
+
+INTERRUPTED = """
+import concurrent.futures, os, signal, sys, time
+import apache_beam as beam
+from beam_zoo.quiet import set_up_logging
+from runners import direct
+
+class AtWork(beam.DoFn):
+    def setup(self):
+        self.pool = concurrent.futures.ThreadPoolExecutor(2)
+    def process(self, number):
+        open(sys.argv[1] + str(number), "w").write(str(os.getpid()))
+        while True:  # as forward passes, which look at nothing else
+            self.pool.submit(time.sleep, 0.001).result()
+    def teardown(self):
+        self.pool.shutdown()
+
+set_up_logging()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    direct.run(
+        lambda p: p | beam.Create([0, 1]) | beam.Reshuffle() | beam.ParDo(AtWork()),
+        ["--direct_running_mode=multi_processing", "--direct_num_workers=2", "--save_main_session"],
+    )
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_interrupted_workers_say_nothing(tmp_path):
+    """Nor do they go on: their steps are not torn down while they are at work, which would end in complaints."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED.replace("sys.argv[1]", repr(f"{tmp_path}/worker-")))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (started := list(tmp_path.glob("worker-*"))):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)
+    assert said == ("interrupted\n", "")
+    assert process.returncode == 0
+    for path in started:
+        assert not Path("/proc", path.read_text()).exists()
