@@ -40,8 +40,8 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     environment = None
     if processes(flags) > 1:
         # With all cores each, several processes are slower than one. Theirs alone: this process goes on with its own.
-        number = os.environ.get("OMP_NUM_THREADS", threads(flags))
-        command = shlex.join(["env", f"OMP_NUM_THREADS={number}", sys.executable, "-m", "runners.worker"])
+        number = os.environ.get("OMP_NUM_THREADS", str(threads(flags)))
+        command = f"OMP_NUM_THREADS={shlex.quote(number)} {shlex.quote(sys.executable)} -m runners.worker"  # for a shell
         environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
         flags = [flag for flag in flags if not flag.startswith("--direct_running_mode")]
     if not any(flag.startswith("--default_sdk_harness_log_level") for flag in flags):

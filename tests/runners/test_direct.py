@@ -1,5 +1,6 @@
 """The local runner's options are Beam's, and its worker processes have their share of the cores."""
 
+import contextlib
 import copy
 import os
 import signal
@@ -61,17 +62,22 @@ def test_workers_threads_are_theirs_alone(chosen, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if chosen:
         monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-    workers = os.cpu_count() or 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    python = tmp_path / "a=b" / "it's python"  # no path is too odd
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
 
     def build(pipeline: beam.Pipeline) -> None:
-        names = pipeline | beam.Create(range(8))
-        said = names | beam.Map(lambda _: f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
+        numbers = pipeline | beam.Create(range(8))
+        said = numbers | beam.Map(lambda _: f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
         said | beam.io.WriteToText(str(tmp_path / "said"))
 
-    direct.run(build, ["--direct_running_mode=multi_processing", f"--direct_num_workers={max(2, workers)}"])
+    direct.run(build, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
     said = [line.split() for path in tmp_path.glob("said*") for line in path.read_text().splitlines()]
     assert len(said) == 8
-    assert {number for _, number in said} == {chosen or "1"}
+    assert {number for _, number in said} == {chosen or "3"}
     assert str(os.getpid()) not in {process for process, _ in said}
     assert os.environ.get("OMP_NUM_THREADS") == chosen
 
@@ -82,13 +88,31 @@ import apache_beam as beam
 from beam_zoo.quiet import set_up_logging
 from runners import direct
 
+FOLDER, STAGE = sys.argv[1:]
+
 class AtWork(beam.DoFn):
+    def __init__(self):
+        self.folder, self.stage = FOLDER, STAGE
+
     def setup(self):
         self.pool = concurrent.futures.ThreadPoolExecutor(2)
+        if self.stage == "setup":
+            self.work()
+
     def process(self, number):
-        open(sys.argv[1] + str(number), "w").write(str(os.getpid()))
+        self.work()
+
+    def work(self):
+        self.pool.submit(self.write)
         while True:  # as forward passes, which look at nothing else
             self.pool.submit(time.sleep, 0.001).result()
+
+    def write(self):  # as a part is written
+        name = os.path.join(self.folder, str(os.getpid()))
+        open(name + ".begun", "w").close()
+        time.sleep(1.5)
+        open(name + ".written", "w").close()
+
     def teardown(self):
         self.pool.shutdown()
 
@@ -104,20 +128,34 @@ except KeyboardInterrupt:
 """
 
 
-def test_interrupted_workers_say_nothing(tmp_path):
-    """Nor do they go on: their steps are not torn down while they are at work, which would end in complaints."""
+@pytest.mark.parametrize("stage", ["setup", "process"])
+@pytest.mark.parametrize("whom", ["the command", "all"])
+def test_interrupted_workers_say_nothing(stage, whom, tmp_path):
+    """Whether the signal came to the command or, by a terminal's Ctrl-C, to all; and what they are writing is written."""
     script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED.replace("sys.argv[1]", repr(f"{tmp_path}/worker-")))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    script.write_text(INTERRUPTED)
     process = subprocess.Popen(
-        [sys.executable, script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script, tmp_path, stage],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    while not (started := list(tmp_path.glob("worker-*"))):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)
-    assert said == ("interrupted\n", "")
+    try:
+        deadline = time.monotonic() + 120
+        while len(workers := [path.stem for path in tmp_path.glob("*.begun")]) < 2:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if whom == "all":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=120) == ("interrupted\n", "")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0
-    for path in started:
-        assert not Path("/proc", path.read_text()).exists()
+    if stage == "process":
+        assert sorted(path.stem for path in tmp_path.glob("*.written")) == sorted(workers)
