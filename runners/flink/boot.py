@@ -12,6 +12,8 @@ import time
 
 PYTHON, LOGS = "BEAM_ZOO_PYTHON", "BEAM_ZOO_WORKER_LOGS"
 """Environment variables: the Python of the workers, and the folder of their logs."""
+SOCKETS = "BEAM_ZOO_SOCKETS"
+"""The same, of a TaskManager: where java/ServerFactory.java opens what workers connect to."""
 WORKER = "runners.flink.worker"
 SECONDS = 60
 
@@ -45,7 +47,7 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
     """What Beam's worker reads its settings from: the environment variables of its containers.
 
     Args:
-        options: the worker's `id`, and the `provision_endpoint` that tells the rest, as host:port.
+        options: the worker's `id`, and the `provision_endpoint` that tells the rest, as a target of gRPC.
     """
     import grpc
     from apache_beam.portability.api import beam_provision_api_pb2 as messages

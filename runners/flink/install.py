@@ -240,7 +240,7 @@ def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
     vendored = {found[1] for found in map(_VENDORED.fullmatch, names) if found}
     if len(vendored) != 1:
         raise UserError(
-            f"{location} holds no gRPC, or several: its worker ports could not be put on loopback"
+            f"{location} holds no gRPC, or several: nothing could keep strangers from its workers"
         )
     _compile(root / "classes", jar, vendored.pop(), location)
     return {"sha256": sha256(data)}
@@ -251,7 +251,7 @@ def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
     javac = os.path.join(java, "bin", "javac") if java else "javac"
     if shutil.which(javac) is None:
         raise UserError(
-            "--job_server_jar needs a JDK, for the class that puts worker ports on loopback: there is no javac "
+            "--job_server_jar needs a JDK, for the class that keeps strangers from its workers: there is no javac "
             "(set JAVA_HOME, or put it on the PATH)"
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -266,7 +266,7 @@ def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
         )
     if done.returncode:
         raise RunFailed(
-            f"the class that puts worker ports on loopback does not fit {location}: {one_line(done.stderr)}"
+            f"the class that keeps strangers from its workers does not fit {location}: {one_line(done.stderr)}"
         )
 
 

@@ -13,8 +13,14 @@ from types import FrameType
 
 from beam_zoo.errors import UserError
 from runners.flink import jvm
+from runners.flink.boot import SOCKETS
 from runners.flink.nodes import MISTAKE
 from runners.slurm.address import address_towards
+
+SOCKET_PATH = 107
+"""So many bytes has the path of a Unix socket at most."""
+NAME = 8
+"""Bytes for a socket's own name: a slash and a number."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +51,11 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
     for old in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{prefix}*")):
         shutil.rmtree(old, ignore_errors=True)  # of an earlier start, which was killed
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as scratch:
+        try:
+            environment[SOCKETS] = _socket_folder(scratch)
+        except UserError as error:
+            print(f"error: {error}", flush=True)
+            return MISTAKE
         words = [os.path.join(options.flink, "bin", "taskmanager.sh"), "start-foreground"]
         for setting in (
             f"taskmanager.resource-id={options.identity}",
@@ -65,6 +76,22 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
         signal.signal(signal.SIGTERM, stop)
         code = process.wait()
         return 0 if stopped.is_set() else code
+
+
+def _socket_folder(scratch: str) -> str:
+    """A folder that only this user can enter, for the sockets between the TaskManager and its Python worker.
+
+    Raises:
+        UserError: its path is too long for one.
+    """
+    folder = os.path.realpath(os.path.join(scratch, "s"))
+    os.mkdir(folder, 0o700)
+    if (length := len(os.fsencode(folder)) + NAME) > SOCKET_PATH:
+        raise UserError(
+            f"TMPDIR={tempfile.gettempdir()} on {os.uname().nodename} is too long for Unix sockets in it ({length} bytes, "
+            f"{SOCKET_PATH} at most): export TMPDIR=/tmp before you submit"
+        )
+    return folder
 
 
 def _gpu(number: int, wanted: int) -> str:

@@ -2,7 +2,7 @@
 # What the cluster tests need, where it may be installed: by root on Debian. Elsewhere they do not run.
 set -eu
 missing=""
-for program in munged slurmctld slurmd srun java javac; do
+for program in munged slurmctld slurmd srun ip ss java javac; do
     command -v "$program" > /dev/null || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0
@@ -12,4 +12,4 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
 fi
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
-    munge slurmctld slurmd slurm-client openjdk-17-jdk-headless > /dev/null
+    munge slurmctld slurmd slurm-client iproute2 openjdk-17-jdk-headless > /dev/null

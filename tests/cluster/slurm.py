@@ -1,16 +1,18 @@
-"""A real Slurm of two nodes on this host, as root: its own key, sockets and ports, on loopback.
+"""A real Slurm of two nodes on this host, as root: its own key and sockets, and a network of its own.
 
     python -m tests.cluster.slurm DIR
 
-runs it until its standard input is closed, so that it ends with whoever started it.
+runs it until its standard input is closed, so that it ends with whoever started it. A node is a network namespace with
+its own loopback, address and host name, and a link to a bridge; so is the controller. This host is on the bridge too, as a
+login node. File systems and process numbers are shared.
 """
 
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,16 +21,17 @@ from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 NODES = ("n1", "n2")
+CONTROLLER = "controller"
 GPUS = 2
 CONF = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={controller}({address})
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={root}/munge.socket
 CredType=cred/munge
-SlurmctldPort={controller}
-SlurmdPort={first}
+SlurmctldPort=6817
+SlurmdPort=6818
 SlurmctldPidFile={root}/slurmctld.pid
 SlurmdPidFile={root}/slurmd-%n.pid
 StateSaveLocation={root}/state
@@ -41,7 +44,6 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 MpiDefault=none
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 MailProg=/bin/true
 ReturnToService=2
 SelectType=select/cons_tres
@@ -53,14 +55,15 @@ KillWait=20
 MinJobAge=300
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{second}] CPUs=4 RealMemory=9000 Gres=gpu:{gpus} State=UNKNOWN
+NodeName=DEFAULT CPUs=4 RealMemory=9000 Gres=gpu:{gpus} State=UNKNOWN
+{nodes}
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 
 
 def missing() -> list[str]:
     """What is not installed here, or is not allowed."""
-    found = [name for name in (*DAEMONS, "srun", "java", "javac") if shutil.which(name) is None]
+    found = [name for name in (*DAEMONS, "srun", "ip", "java", "javac") if shutil.which(name) is None]
     return found if os.geteuid() == 0 else [*found, "root"]
 
 
@@ -82,20 +85,92 @@ def running(root: Path) -> Iterator[None]:
         assert process.wait(60) == 0
 
 
-def _free_ports(count: int) -> list[int]:
-    """Neighbouring ports that nobody uses."""
-    for first in range(21_000 + os.getpid() % 1000 * 8, 32_000, 8):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return list(range(first, first + count))
-    raise AssertionError("no free ports")
+class Network:
+    """A bridge, and a namespace for each host that is linked to it.
+
+    Attributes:
+        addresses: of the nodes and the controller.
+    """
+
+    def __init__(self) -> None:
+        number = os.getpid()
+        self._bridge = f"bz{number}"
+        self._prefix = f"10.{200 + number % 50}.{number // 50 % 250}"
+        hosts = (CONTROLLER, *NODES)
+        self.addresses = {host: f"{self._prefix}.{2 + place}" for place, host in enumerate(hosts)}
+
+    def namespace(self, host: str) -> str:
+        """Name of a host's namespace; its link to the bridge has the same name on this host."""
+        return f"{self._bridge}-{host[:2]}"
+
+    def __enter__(self) -> "Network":
+        _ip("link", "add", self._bridge, "type", "bridge")
+        _ip("address", "add", f"{self._prefix}.1/24", "dev", self._bridge)
+        _ip("link", "set", self._bridge, "up")
+        for host, address in self.addresses.items():
+            name = self.namespace(host)
+            _ip("netns", "add", name)
+            _ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            _ip("link", "set", name, "master", self._bridge, "up")
+            _ip("-netns", name, "address", "add", f"{address}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                _ip("-netns", name, "link", "set", device, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self.addresses:
+            subprocess.run(["ip", "link", "delete", self.namespace(host)])
+            subprocess.run(["ip", "netns", "delete", self.namespace(host)])
+        subprocess.run(["ip", "link", "delete", self._bridge])
+
+    def command(self, host: str, *words: str) -> list[str]:
+        """The words of a daemon of a host."""
+        start = f"hostname {host} && exec {shlex.join(words)}"
+        return [*_enter(self.namespace(host)), "unshare", "--uts", "sh", "-c", start]
 
 
-def _configure(root: Path) -> None:
-    controller, first, second = _free_ports(3)
-    host = socket.gethostname().partition(".")[0]
-    text = CONF.format(root=root, host=host, controller=controller, first=first, second=second, gpus=GPUS)
+def _enter(namespace: str) -> list[str]:
+    # Not `ip netns exec`, which would hide later mounts of this host.
+    return ["nsenter", f"--net=/run/netns/{namespace}"]
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def inside(node: str, *words: object) -> list[str]:
+    """The words of a command that is to run on a node, as a process there would.
+
+    Args:
+        node: its name.
+        words: the command.
+    """
+    return [*_enter(_namespace(node)), *map(str, words)]
+
+
+def _namespace(node: str) -> str:
+    return (Path(os.environ["SLURM_CONF"]).parent / node).read_text()
+
+
+@contextlib.contextmanager
+def cut_off(node: str) -> Iterator[None]:
+    """No packet reaches a node, or leaves it, while the block runs."""
+    link = _namespace(node)
+    _ip("link", "set", link, "down")
+    try:
+        yield
+    finally:
+        _ip("link", "set", link, "up")
+
+
+def _configure(root: Path, network: Network) -> None:
+    addresses = network.addresses
+    nodes = "\n".join(f"NodeName={node} NodeAddr={addresses[node]}" for node in NODES)
+    text = CONF.format(
+        root=root, controller=CONTROLLER, address=addresses[CONTROLLER], nodes=nodes, gpus=GPUS
+    )
+    for node in NODES:
+        (root / node).write_text(network.namespace(node))
     (root / "slurm.conf").write_text(text)
     (root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     # Slurm takes only device nodes for GPUs: these are /dev/null and /dev/zero under other names.
@@ -112,11 +187,17 @@ def _configure(root: Path) -> None:
 
 def _serve(root: Path) -> None:
     os.chmod(root, 0o755)
-    _configure(root)
+    with Network() as network:
+        _configure(root, network)
+        _run_daemons(root, network)
+
+
+def _run_daemons(root: Path, network: Network) -> None:
     os.environ["SLURM_CONF"] = str(root / "slurm.conf")
     munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
     commands = [["munged", "--foreground", "--force", *(f"--{k}={root}/munge.{v}" for k, v in munge.items())]]
-    commands += [["slurmctld", "-D", "-c"], *(["slurmd", "-D", "-N", node] for node in NODES)]
+    commands.append(network.command(CONTROLLER, "slurmctld", "-D", "-c"))
+    commands += [network.command(node, "slurmd", "-D", "-N", node) for node in NODES]
     daemons: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:

@@ -214,7 +214,7 @@ def test_not_an_installation(submit, flink):
 
 @pytest.mark.parametrize("change", ["other bytes", "one more", "one less", "another version"])
 def test_a_changed_installation(submit, flink, change):
-    """Workers' ports are on loopback only while our class stands first on the class path: any change is refused."""
+    """Workers are out of strangers' reach only while our class stands first on the class path: any change is refused."""
     if change == "other bytes":
         (flink / "boot").write_text("#!/bin/sh\n")
     elif change == "one more":
