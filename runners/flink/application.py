@@ -9,13 +9,15 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-
-import apache_beam as beam
+from typing import TYPE_CHECKING
 
 from beam_zoo.errors import RunFailed, UserError
-from runners.flink import failures, job_jar, jvm, keys
+from runners.flink import failures, jvm, keys
 from runners.flink.job_manager import JobManager, Ports
 from runners.flink.nodes import MISTAKE, Nodes, end
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 20.0
@@ -47,7 +49,9 @@ class Settings:
 
 
 class Application:
-    """Runs pipelines on TaskManagers that nobody else can reach.
+    """Runs a pipeline on TaskManagers that nobody else can reach: `with Application(...) as application: application.run(...)`.
+
+    TaskManagers start when it is entered, so that they come up while the pipeline is prepared.
 
     Args:
         settings: how.
@@ -64,9 +68,45 @@ class Application:
         self._stillborn = dict.fromkeys(nodes.names, 0)
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
+        self._private = settings.folder / keys.FOLDER
+        self._manager = JobManager(
+            settings.installation,
+            self._private,
+            settings.folder,
+            uuid.uuid4().hex,
+            nodes.address,
+            settings.ports,
+        )
 
-    def run(self, build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
-        """Run a pipeline to its end, and stop all that was started for it, however it ends.
+    def __enter__(self) -> "Application":
+        """Make the job's key, and start the TaskManagers.
+
+        Raises:
+            UserError: there is no Java here that Flink runs on.
+        """
+        jvm.check()
+        shutil.rmtree(self._private, ignore_errors=True)  # of a job that was requeued
+        self._private.mkdir(mode=0o700, parents=True)
+        try:
+            self._manager.configure(keys.Key.make(self._private), self._flink_settings())
+            for name in self._nodes.names:
+                self._start(name)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all that was started, and remove the key."""
+        if self._taskmanagers:
+            self._nodes.stop()
+        self._manager.wait(STOP_SECONDS)
+        for process in self._taskmanagers.values():
+            end(process, STOP_SECONDS)
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    def run(self, build: Callable[["beam.Pipeline"], object], flags: list[str]) -> None:
+        """Run a pipeline to its end.
 
         Args:
             build: adds the steps to a pipeline.
@@ -77,28 +117,19 @@ class Application:
             UserError: a node or a worker found something that the user can put right.
             StorageFull: a worker found the output's disk full.
         """
-        jvm.check()
-        settings, nodes = self._settings, self._nodes
-        private = settings.folder / keys.FOLDER
-        shutil.rmtree(private, ignore_errors=True)  # of a job that was requeued
-        private.mkdir(mode=0o700, parents=True)
-        manager = JobManager(
-            settings.installation, private, settings.folder, uuid.uuid4().hex, nodes.address, settings.ports
+        from runners.flink import job_jar  # imports Beam, which takes seconds
+
+        manager = self._manager
+        job_jar.write(manager.job_jar, build, [*self._beam_flags(), *map(_for_java, flags)])
+        manager.start(self._nodes)
+        # Until now there was nobody to register with.
+        self._started = dict.fromkeys(self._nodes.names, time.monotonic())
+        _say(
+            f"Flink's dashboard: https://127.0.0.1:{self._settings.ports.rest} on {os.uname().nodename}, "
+            f"key in {self._private}"
         )
-        try:
-            manager.configure(keys.Key.make(private), self._flink_settings())
-            job_jar.write(manager.job_jar, build, [*self._beam_flags(manager), *map(_for_java, flags)])
-            for name in nodes.names:
-                self._start(name, manager)
-            manager.start(nodes)
-            _say(
-                f"Flink's dashboard: https://127.0.0.1:{settings.ports.rest} on {os.uname().nodename}, key in {private}"
-            )
-            self._watch(manager)
-            manager.check_result()
-        finally:
-            self._stop(manager)
-            shutil.rmtree(private, ignore_errors=True)
+        self._watch()
+        manager.check_result()
 
     def _flink_settings(self) -> dict[str, object]:
         settings = self._settings
@@ -119,22 +150,22 @@ class Application:
             "heartbeat.timeout": 20000,
         }
 
-    def _beam_flags(self, manager: JobManager) -> list[str]:
+    def _beam_flags(self) -> list[str]:
         return [
             "--default_sdk_harness_log_level=WARN",
             "--environment_type=PROCESS",
-            f"--environment_config={manager.environment_config()}",
+            f"--environment_config={self._manager.environment_config()}",
             "--sdk_worker_parallelism=1",
             # A Python process is not kept for later steps: one that was killed would be, too.
             "--environment_cache_millis=0",
             f"--parallelism={len(self._nodes.names)}",
         ]
 
-    def _start(self, name: str, manager: JobManager) -> None:
+    def _start(self, name: str) -> None:
         self._starts[name] += 1
         flink = self._settings.installation / "flink"
         identity, log = self._identity(name), self._log(name)
-        self._taskmanagers[name] = self._nodes.start(name, identity, manager.environment(), flink, log)
+        self._taskmanagers[name] = self._nodes.start(name, identity, self._manager.environment(), flink, log)
         self._started[name] = time.monotonic()
 
     def _identity(self, name: str) -> str:
@@ -144,13 +175,14 @@ class Application:
     def _log(self, name: str) -> Path:
         return self._settings.folder / f"taskmanager-{name}.log"
 
-    def _watch(self, manager: JobManager) -> None:
+    def _watch(self) -> None:
         """Until the JobManager ends, which it does with its job."""
+        manager = self._manager
         answered = time.monotonic()
         while manager.is_running():
             for name, process in list(self._taskmanagers.items()):
                 if (code := process.poll()) is not None:
-                    self._start_again(name, code, manager)
+                    self._start_again(name, code)
             registered = manager.taskmanagers()
             if registered is not None:
                 answered = time.monotonic()
@@ -183,7 +215,7 @@ class Application:
                 f"{self._settings.registration_seconds:.0f} s: {', '.join(late)}; see their logs in {self._settings.folder}"
             )
 
-    def _start_again(self, name: str, code: int, manager: JobManager) -> None:
+    def _start_again(self, name: str, code: int) -> None:
         if code == MISTAKE:
             raise UserError(failures.last_line(self._log(name)).removeprefix("error: "))
         what = f"TaskManager {name} ended (exit code {code})"
@@ -195,14 +227,7 @@ class Application:
             raise RunFailed(f"{what}, and was started again often enough: see {self._settings.folder}")
         self._restarts_left -= 1
         _say(f"{what}: it is started again, {self._restarts_left} more times at most")
-        self._start(name, manager)
-
-    def _stop(self, manager: JobManager) -> None:
-        if self._taskmanagers:
-            self._nodes.stop()
-        manager.wait(STOP_SECONDS)
-        for process in self._taskmanagers.values():
-            end(process, STOP_SECONDS)
+        self._start(name)
 
 
 def _say(line: str) -> None:

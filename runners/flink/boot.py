@@ -5,63 +5,100 @@ workers share the environment of the command. What a worker prints goes to a fil
 that it starts it with unread, and a full pipe would block it.
 """
 
-import argparse
+import json
+import logging
 import os
+import socket
 import sys
 import time
 
 PYTHON, LOGS = "BEAM_ZOO_PYTHON", "BEAM_ZOO_WORKER_LOGS"
 """Environment variables: the Python of the workers, and the folder of their logs."""
 SOCKETS = "BEAM_ZOO_SOCKETS"
-"""The same, of a TaskManager: where java/ServerFactory.java opens what workers connect to."""
-WORKER = "runners.flink.worker"
+"""The same, of a TaskManager of ours: the folder of its sockets, of mode 700. java/ServerFactory.java reads it too."""
 SECONDS = 60
+KILLED = 137
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Become the worker."""
+def main(argv: list[str] | None = None) -> int:
+    """Have a worker, and wait for its end; returns its exit code."""
+    import argparse
+
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--id", required=True)
     parser.add_argument("--provision_endpoint", required=True)
-    options, _ = parser.parse_known_args(argv)
+    options = vars(parser.parse_known_args(argv)[0])
+    if SOCKETS not in os.environ:  # a Flink cluster that ran before
+        begin(options)
+        work(options)
+        return 0
+    with socket.socket(socket.AF_UNIX) as workers:
+        workers.connect(workers_socket())
+        workers.sendall(json.dumps(options).encode())
+        code = workers.recv(1)
+    return code[0] if code else KILLED
+
+
+def workers_socket() -> str:
+    """Where `runners.flink.worker` listens."""
+    return os.path.join(os.environ[SOCKETS], "workers")
+
+
+def begin(options: dict[str, str]) -> None:
+    """Give this process a log of its own.
+
+    Args:
+        options: the worker's `id`.
+    """
     if folder := os.environ.get(LOGS):
-        _print_to(os.path.join(folder, f"worker-{os.uname().nodename}-{os.getpid()}.log"))
+        path = os.path.join(folder, f"worker-{os.uname().nodename}-{os.getpid()}.log")
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
     else:
         os.dup2(2, 1)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
     print(
-        f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {options.id} on {os.uname().nodename}, GPUs {gpus}",
+        f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {options['id']} on {os.uname().nodename}, GPUs {gpus}",
         flush=True,
     )
-    os.execve(sys.executable, [sys.executable, "-m", WORKER], environment(options))
 
 
-def _print_to(path: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-
-
-def environment(options: argparse.Namespace) -> dict[str, str]:
-    """What Beam's worker reads its settings from: the environment variables of its containers.
+def work(options: dict[str, str]) -> None:
+    """Be the worker, to its end.
 
     Args:
         options: the worker's `id`, and the `provision_endpoint` that tells the rest, as a target of gRPC.
+    """
+    from apache_beam.runners.worker import sdk_worker_main
+
+    from runners.forgiving import forgive
+
+    forgive()  # before logging takes hold of the streams
+    logging.basicConfig(force=True)  # to this worker's own file, besides what Beam sends to Flink
+    os.environ.update(settings(options))
+    sdk_worker_main.main(sys.argv[:1])
+
+
+def settings(options: dict[str, str]) -> dict[str, str]:
+    """What Beam's worker reads its settings from: the environment variables of its containers.
+
+    Args:
+        options: see `work`.
     """
     import grpc
     from apache_beam.portability.api import beam_provision_api_pb2 as messages
     from apache_beam.portability.api import beam_provision_api_pb2_grpc as services
     from google.protobuf import json_format
 
-    with grpc.insecure_channel(options.provision_endpoint) as channel:
+    with grpc.insecure_channel(options["provision_endpoint"]) as channel:
         service = services.ProvisionServiceStub(channel)
-        metadata = (("worker_id", options.id),)
+        metadata = (("worker_id", options["id"]),)
         request = messages.GetProvisionInfoRequest()
         info = service.GetProvisionInfo(request, metadata=metadata, timeout=SECONDS).info
     return {
-        **os.environ,
-        "WORKER_ID": options.id,
+        "WORKER_ID": options["id"],
         "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
         "LOGGING_API_SERVICE_DESCRIPTOR": f'url: "{info.logging_endpoint.url}"',
         "CONTROL_API_SERVICE_DESCRIPTOR": f'url: "{info.control_endpoint.url}"',
@@ -70,4 +107,4 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

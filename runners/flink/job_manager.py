@@ -95,9 +95,11 @@ class JobManager:
             yaml.safe_dump(chosen, out)
 
     def environment(self) -> dict[str, str]:
-        """Environment variables of Flink's scripts."""
+        """Environment variables of Flink's scripts, and so of the Python workers."""
         return {
             **os.environ,
+            PYTHON: sys.executable,
+            LOGS: str(self._logs),
             "FLINK_CONF_DIR": str(self.conf),
             "FLINK_LOG_DIR": str(self._logs),
             "HADOOP_CLASSPATH": f"{install.class_path(self._installation)}:{self.job_jar}",
@@ -105,8 +107,7 @@ class JobManager:
 
     def environment_config(self) -> str:
         """How a TaskManager starts its Python worker, as Beam's `--environment_config`."""
-        variables = {PYTHON: sys.executable, LOGS: str(self._logs)}
-        return json.dumps({"command": str(self._installation / "boot"), "env": variables})
+        return json.dumps({"command": str(self._installation / "boot")})
 
     def start(self, nodes: Nodes) -> None:
         """Start the process, on this host."""

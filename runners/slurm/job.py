@@ -48,7 +48,6 @@ def _main(words: list[str]) -> int:
 
 def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     options = parse_command(theirs, ["--runner=FlinkRunner"])
-    from pipelines.run import execute  # seconds of imports
     from runners.flink.application import Application, Settings
     from runners.slurm.nodes import Allocation, SlurmNodes
 
@@ -59,7 +58,9 @@ def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     application = Application(
         Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
     )
-    with _scratch():
+    with _scratch(), application:
+        from pipelines.run import execute  # seconds of imports, while TaskManagers start
+
         return execute(theirs[0], options, application.run)
 
 

@@ -17,6 +17,7 @@ from runners.flink.boot import SOCKETS
 from runners.flink.nodes import MISTAKE
 from runners.slurm.address import address_towards
 
+WORKER = "runners.flink.worker"
 SOCKET_PATH = 107
 """So many bytes has the path of a Unix socket at most."""
 NAME = 8
@@ -65,16 +66,28 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
         ):
             words += ["-D", setting]
         environment["TMPDIR"] = scratch
+        workers = subprocess.Popen([sys.executable, "-m", WORKER], env=environment, stdin=subprocess.PIPE)
         process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
-
-        stopped = threading.Event()
+        stopped, failed = threading.Event(), threading.Event()
 
         def stop(number: int, frame: FrameType | None) -> None:
             stopped.set()
             process.terminate()
 
+        def end_with_workers() -> None:
+            workers.wait()
+            failed.set()
+            process.terminate()
+
         signal.signal(signal.SIGTERM, stop)
+        threading.Thread(target=end_with_workers, daemon=True).start()
         code = process.wait()
+        if failed.is_set() and not stopped.is_set():
+            print(f"what starts Python workers has ended (exit code {workers.returncode})", flush=True)
+            return 1
+        assert workers.stdin is not None
+        workers.stdin.close()
+        workers.wait()
         return 0 if stopped.is_set() else code
 
 

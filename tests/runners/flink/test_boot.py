@@ -1,10 +1,13 @@
-"""What starts a worker, against a real provision service of Beam's."""
+"""What starts workers, against a real provision service of Beam's."""
 
-import argparse
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 
@@ -46,32 +49,116 @@ def endpoint():
     server.stop(0)
 
 
-def test_environment(endpoint, monkeypatch):
-    """Beam's own worker reads its settings from it."""
+def test_settings(endpoint):
+    """Beam's own worker reads them."""
     from apache_beam.runners.worker import sdk_worker_main
 
-    made = boot.environment(argparse.Namespace(id="1-1", provision_endpoint=endpoint))
+    made = boot.settings({"id": "1-1", "provision_endpoint": endpoint})
     assert made["WORKER_ID"] == "1-1" and made["RUNNER_CAPABILITIES"] == "one two"
     assert made["LOGGING_API_SERVICE_DESCRIPTOR"] == 'url: "127.0.0.1:1"'
     assert made["CONTROL_API_SERVICE_DESCRIPTOR"] == 'url: "127.0.0.1:2"'
-    assert made["PATH"] == os.environ["PATH"]
     read = sdk_worker_main._load_pipeline_options(made["PIPELINE_OPTIONS"])
     assert PipelineOptions.from_dictionary(read).get_all_options()["job_name"] == "galaxies"
 
 
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def boot_words(endpoint: str) -> list[str]:
+    """As Flink has them."""
+    return [
+        *(sys.executable, "-m", "runners.flink.boot", "--id=1-1"),
+        *(f"--provision_endpoint={endpoint}", "--semi_persist_dir=/tmp"),
+    ]
+
+
+def logs(folder: Path) -> dict[int, str]:
+    """What workers printed, by process."""
+    found = {
+        int(re.search(r"-(\d+)\.log", path.name)[1]): path.read_text() for path in folder.glob("worker-*.log")
+    }
+    return {pid: text for pid, text in found.items() if "GPUs" in text}
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def test_a_log_of_its_own(endpoint, tmp_path):
     """What the worker prints is in a file, and nothing in the pipe that Flink does not read."""
-    words = [sys.executable, "-m", "runners.flink.boot", "--id=1-1", f"--provision_endpoint={endpoint}"]
     environment = {**os.environ, boot.LOGS: str(tmp_path), "CUDA_VISIBLE_DEVICES": "3"}
     process = subprocess.Popen(
-        [*words, "--semi_persist_dir=/tmp"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        boot_words(endpoint), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    host = os.uname().nodename
-    deadline = time.monotonic() + 60
-    while boot.WORKER not in Path(f"/proc/{process.pid}/cmdline").read_text():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: logs(tmp_path))
     process.kill()  # it waits for endpoints at which nobody is
     assert process.communicate()[0] == b""
-    (log,) = tmp_path.glob(f"worker-{host}-{process.pid}.log")
-    assert log.read_text().splitlines()[0].endswith(f"worker 1-1 on {host}, GPUs 3")
+    first = logs(tmp_path)[process.pid].splitlines()[0]
+    assert first.endswith(f"worker 1-1 on {os.uname().nodename}, GPUs 3")
+
+
+@pytest.fixture
+def workers(tmp_path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
+    """What forks workers, and the environment in which it does."""
+    folder = tmp_path / "s"
+    folder.mkdir(mode=0o700)
+    environment = {**os.environ, boot.LOGS: str(tmp_path), boot.SOCKETS: str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runners.flink.worker"], env=environment, stdin=subprocess.PIPE
+    )
+    wait_for((folder / "workers").exists)
+    yield process, environment
+    if process.poll() is None:
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_forked_workers(endpoint, workers, tmp_path):
+    """Each `boot` has a worker of its own that ends with it, and ends with its worker; all end with what forks them."""
+    process, environment = workers
+    boots = [subprocess.Popen(boot_words(endpoint), env=environment) for _ in range(3)]
+    wait_for(lambda: len(logs(tmp_path)) == 3)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert sorted(map(int, children)) == sorted(logs(tmp_path))
+
+    first = min(logs(tmp_path))
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: any(each.poll() is not None for each in boots))
+    assert [each.poll() for each in boots if each.poll() is not None] == [boot.KILLED]
+    assert not is_there(first)  # not even as a zombie
+
+    left = next(each for each in boots if each.poll() is None)
+    left.kill()
+    wait_for(lambda: sum(map(is_there, logs(tmp_path))) == 1)
+
+    process.stdin.close()
+    assert process.wait(60) == 0
+    wait_for(lambda: not any(map(is_there, logs(tmp_path))))
+    for each in boots:
+        each.wait(60)
+
+
+def test_a_worker_that_fails(workers, tmp_path):
+    """Its exit code is that of `boot`, and its log says why."""
+    _, environment = workers
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        words = boot_words(f"127.0.0.1:{nobody.getsockname()[1]}")
+        assert subprocess.run(words, env=environment).returncode == 1
+    (text,) = logs(tmp_path).values()
+    assert "Connection refused" in text
+
+
+def test_what_is_imported_can_be_forked():
+    """No thread of Python's has started, and no GPU was touched."""
+    text = (
+        "import importlib, threading, runners.flink.worker as worker\n"
+        "for name in worker.NEEDED: importlib.import_module(name)\n"
+        "import torch; print(threading.active_count(), torch.cuda.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "1 False"
