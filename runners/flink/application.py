@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 STOP_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
+CUT_OFF_SECONDS = 10.0
+"""How long a host may be out of reach once its TaskManager was lost: both together take less than a minute."""
 STILLBORN = 3
 """So many starts of a TaskManager without a registration are no accident."""
 
@@ -64,7 +66,7 @@ class Application:
         self._starts = dict.fromkeys(nodes.names, 0)
         self._started: dict[str, float] = {}
         self._came: set[str] = set()  # identities that have registered
-        self._ended: set[str] = set()  # of those, the ones that hung
+        self._ended: dict[str, float] = {}  # when those of them that hung were ended
         self._stillborn = dict.fromkeys(nodes.names, 0)
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
@@ -205,14 +207,24 @@ class Application:
             elif identity in self._came:
                 if identity not in self._ended:
                     _say(f"TaskManager {name} does not answer any more: it is ended")
-                    self._ended.add(identity)
+                    self._ended[identity] = time.monotonic()
                     process.terminate()  # srun then kills its task
+                elif not self._nodes.reaches(name):
+                    self._refuse_to_wait_for_a_link(name, process, since=self._ended[identity])
             elif time.monotonic() - self._started[name] > self._settings.registration_seconds:
                 late.append(name)
         if late:
             raise RunFailed(
                 f"{len(late)} of {len(self._taskmanagers)} TaskManagers did not come in "
                 f"{self._settings.registration_seconds:.0f} s: {', '.join(late)}; see their logs in {self._settings.folder}"
+            )
+
+    def _refuse_to_wait_for_a_link(self, name: str, process: "subprocess.Popen[bytes]", since: float) -> None:
+        if time.monotonic() - since > CUT_OFF_SECONDS:
+            process.kill()  # it would wait for an answer from there
+            raise RunFailed(
+                f"the host of TaskManager {name} cannot be reached on the network any more: the same command goes on "
+                "where the nodes reach each other"
             )
 
     def _start_again(self, name: str, code: int) -> None:

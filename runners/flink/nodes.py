@@ -37,6 +37,9 @@ class Nodes(Protocol):
     ) -> "subprocess.Popen[bytes]":
         """Start a program on this host that ends with the job, even if this process is killed."""
 
+    def reaches(self, name: str) -> bool:
+        """Whether the host of a TaskManager answers on the network."""
+
     def stop(self) -> None:
         """Ask all that was started to end."""
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from runners.slurm.address import address_towards
 from runners.slurm.script import plain
 
 STOP_SECONDS = 5
+REACH_SECONDS = 3
+SLURMD_PORT = 6818
 STEP = (
     # Steps share the nodes with each other; a step of one task would otherwise be bound to one core.
     *("--overlap", "--nodes=1", "--ntasks=1", "--mem=0", "--cpu-bind=none"),
@@ -28,11 +31,13 @@ class Allocation:
         job: its id.
         hosts: names of its nodes; this process runs on the first.
         addresses: of the nodes, as Slurm reaches them.
+        ports: of Slurm's daemon on each.
     """
 
     job: str
     hosts: list[str]
     addresses: dict[str, str]
+    ports: dict[str, int]
 
     @classmethod
     def here(cls) -> "Allocation":
@@ -49,8 +54,12 @@ class Allocation:
             ) from None
         hosts = ask("scontrol", "show", "hostnames", names).split()
         described = ask("scontrol", "--oneliner", "show", "node", names)
-        found = dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", described, re.MULTILINE))
-        return cls(job, hosts, {host: found.get(host, host) for host in hosts})
+        addresses = dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", described, re.MULTILINE))
+        # Named only where it is not the usual one.
+        others = dict(re.findall(r"^NodeName=(\S+).*? Port=(\d+)", described, re.MULTILINE))
+        usual = re.search(r"^SlurmdPort\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+        ports = {host: int(others.get(host) or (usual[1] if usual else SLURMD_PORT)) for host in hosts}
+        return cls(job, hosts, {host: addresses.get(host, host) for host in hosts}, ports)
 
     def own_address(self) -> str:
         """IP address of this host, as the other nodes reach it."""
@@ -68,6 +77,7 @@ class SlurmNodes:
 
     def __init__(self, allocation: Allocation, gpus_per_node: int) -> None:
         self._job, self._gpus, self._here = allocation.job, gpus_per_node, allocation.hosts[0]
+        self._allocation = allocation
         self.address = allocation.own_address()
         self._places = {
             f"{host}-{number}": (host, number)
@@ -92,6 +102,16 @@ class SlurmNodes:
     ) -> "subprocess.Popen[bytes]":
         """A step too: Slurm ends it with the job."""
         return _step(self._here, [], words, environment, log)
+
+    def reaches(self, name: str) -> bool:
+        """Whether Slurm's daemon on the host of a TaskManager takes a connection."""
+        host, _ = self._places[name]
+        place = self._allocation.addresses[host], self._allocation.ports[host]
+        try:
+            with socket.create_connection(place, REACH_SECONDS):
+                return True
+        except OSError:
+            return False
 
     def stop(self) -> None:
         """SIGTERM to all steps: srun itself would kill its tasks at once."""

@@ -138,6 +138,12 @@ class Job:
                 found[int(entry.name)] = words
         return found
 
+    def workers(self) -> list[int]:
+        """Python workers that are there, the youngest last."""
+        logs = sorted(self.folder.glob("worker-*.log"), key=lambda log: log.stat().st_ctime)
+        pids = [int(log.stem.rpartition("-")[2]) for log in logs]
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
     def kill(self, words: str, number: int = signal.SIGKILL) -> None:
         """A signal to one of its processes whose command line holds these words."""
         pid = next(pid for pid, line in self.processes().items() if words in " ".join(line))

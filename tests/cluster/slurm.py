@@ -148,8 +148,17 @@ def inside(node: str, *words: object) -> list[str]:
     return [*_enter(_namespace(node)), *map(str, words)]
 
 
+def address(node: str) -> str:
+    """The IP address of a node."""
+    return _written(node)[1]
+
+
 def _namespace(node: str) -> str:
-    return (Path(os.environ["SLURM_CONF"]).parent / node).read_text()
+    return _written(node)[0]
+
+
+def _written(node: str) -> list[str]:
+    return (Path(os.environ["SLURM_CONF"]).parent / node).read_text().split()
 
 
 @contextlib.contextmanager
@@ -170,7 +179,7 @@ def _configure(root: Path, network: Network) -> None:
         root=root, controller=CONTROLLER, address=addresses[CONTROLLER], nodes=nodes, gpus=GPUS
     )
     for node in NODES:
-        (root / node).write_text(network.namespace(node))
+        (root / node).write_text(f"{network.namespace(node)} {addresses[node]}")
     (root / "slurm.conf").write_text(text)
     (root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     # Slurm takes only device nodes for GPUs: these are /dev/null and /dev/zero under other names.

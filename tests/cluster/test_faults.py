@@ -14,12 +14,13 @@ import pytest
 
 from beam_zoo.files import sha256
 from runners.flink import install
+from tests.cluster import slurm
 from tests.cluster.compare import assert_same
 from tests.cluster.conftest import CLEAR, SECONDS, wait_for
 
 SLOW = ["--snippet_size", 4, "--passes", 10]
 STORED = '--sdk_harness_log_level_overrides={"beam_zoo":"INFO"}'
-TASKMANAGER, WORKER = "TaskManagerRunner", "runners.flink.worker"
+TASKMANAGER = "TaskManagerRunner"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_lost_taskmanagers_and_a_lost_worker(submit, slow, slow_direct):
     wait_for(lambda: "it is started again" in job.log(), CLEAR, job.log)
     before = job.parts()
     job.wait_for_parts(len(before) + 3)
-    job.kill(WORKER)
+    os.kill(job.workers()[-1], signal.SIGKILL)
     wait_for(lambda: "Flink goes on after a failure" in job.log(), CLEAR, job.log)
     job.wait_for_parts(len(before) + 6)
     job.kill(TASKMANAGER, signal.SIGSTOP)
@@ -55,6 +56,29 @@ def test_lost_taskmanagers_and_a_lost_worker(submit, slow, slow_direct):
     assert sorted(set(numbers)) == list(range(len(job.parts())))
     # The worker of the TaskManager that hung went on with what it had in hand, and was second, or first.
     assert len(numbers) <= len(set(numbers)) + 2, numbers
+    assert_same(slow_direct, job.output)
+    job.assert_nothing_left()
+
+
+def test_a_cut_link(submit, slow, slow_direct):
+    """One that is down for a moment is nothing; one that stays down ends the job with a line, within a minute."""
+    job = submit(["--nodes", 2], *SLOW, models=[slow])
+    job.wait_for_parts(1)
+    with slurm.cut_off("n2"):
+        time.sleep(8)
+    before = job.parts()
+    job.wait_for_parts(len(before) + 4)
+    assert "is ended" not in job.log() and "goes on after a failure" not in job.log()
+    begin = time.monotonic()
+    with slurm.cut_off("n2"):
+        wait_for(lambda: "error: " in job.log(), 60, job.log)
+    assert time.monotonic() - begin < 60
+    assert "error: the host of TaskManager n2-0 cannot be reached on the network any more" in job.log()
+    assert job.wait(CLEAR) in ("FAILED", "NODE_FAIL")
+    stored = job.parts()
+    again = submit(["--nodes", 2], *SLOW, models=[slow], output=job.output)
+    assert again.wait() == "COMPLETED", again.log()
+    assert before.items() <= stored.items() <= again.parts().items()
     assert_same(slow_direct, job.output)
     job.assert_nothing_left()
 

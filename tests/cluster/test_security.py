@@ -1,96 +1,169 @@
-"""Who else reaches a job: what listens, where, and what it answers to a stranger."""
+"""Who else reaches a job: what listens, where, and what it gives to a stranger."""
 
-import http.client
+import contextlib
+import json
 import os
 import re
-import socket
-import ssl
+import signal
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
+import grpc
+import pytest
 import yaml
+from apache_beam.portability.api import beam_artifact_api_pb2_grpc as artifact_services
+from apache_beam.portability.api import beam_provision_api_pb2 as messages
+from apache_beam.portability.api import beam_provision_api_pb2_grpc as provision_services
+from apache_beam.runners.portability import artifact_service
 
 from runners.flink.keys import Key
-from tests.cluster.conftest import CLEAR, Job
+from tests.cluster import slurm
+from tests.cluster.conftest import CLEAR
 
-LISTENING = "0A"
-LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
-
-
-def listening(pid: int) -> set[tuple[str, int]]:
-    """Addresses and ports on which a process listens."""
-    sockets = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(f"/proc/{pid}/fd/{name}"))
-        except OSError:
-            continue
-        if found:
-            sockets.add(found[1])
-    answer = set()
-    for family, file in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
-        for line in Path(f"/proc/{pid}/net/{file}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTENING and fields[9] in sockets:
-                address, _, port = fields[1].partition(":")
-                words = [address[i : i + 8] for i in range(0, len(address), 8)]
-                packed = b"".join(bytes.fromhex(word)[::-1] for word in words)
-                answer.add((socket.inet_ntop(family, packed), int(port, 16)))
-    return answer
+LOOPBACK = "127.0.0.1"
 
 
-def speaks(port: int, context: ssl.SSLContext) -> str:
-    """What comes of a TLS connection: `welcome`, `refused`, or `other` where the port does not speak TLS."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), 5) as raw, context.wrap_socket(raw) as secure:
-            secure.settimeout(2)
-            try:
-                secure.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                secure.recv(1)
-            except TimeoutError:
-                pass  # it waits for more: we are in
-            return "welcome"
-    except ssl.SSLError as error:
-        return "other" if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "refused"
-    except ConnectionError:
-        return "refused"
+def listening(node: str) -> dict[int, set[tuple[str, int]]]:
+    """Addresses and ports on which each process of a node listens, TCP and UDP, as `ss` has them."""
+    done = subprocess.run(
+        [*slurm.inside(node), "ss", "-H", "-l", "-n", "-t", "-u", "-p"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return _by_process(done.stdout)
 
 
-def test_strangers_and_a_lost_jobmanager(submit, slow):
-    """Nothing listens on all interfaces; Flink's ports want the job's key; without a JobManager the job says so, and ends."""
+def _by_process(text: str) -> dict[int, set[tuple[str, int]]]:
+    found: dict[int, set[tuple[str, int]]] = {}
+    for line in text.splitlines():
+        address, _, port = line.split()[4].rpartition(":")
+        for pid in re.findall(r"pid=(\d+)", line):
+            found.setdefault(int(pid), set()).add((re.sub(r"^\[(::ffff:)?|\]$|%.*", "", address), int(port)))
+    return found
+
+
+def stranger(words: list[str], folder: Path, **wanted: object) -> list[str]:
+    """What another user is given.
+
+    Args:
+        words: those before the command, such as those that put it on a node.
+        folder: for a file.
+        wanted: see `tests.cluster.stranger`.
+    """
+    file = folder / "wanted.json"
+    file.write_text(json.dumps({"grpc": [], "rest": [], "job": "", "files": [], **wanted}))
+    command = [*words, sys.executable, "-m", "tests.cluster.stranger", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Provision(provision_services.ProvisionServiceServicer):
+    """Tells anybody."""
+
+    def GetProvisionInfo(self, request, context):
+        return messages.GetProvisionInfoResponse()
+
+
+@contextlib.contextmanager
+def open_to_all() -> Iterator[int]:
+    """The port of services as Beam opens them by itself, but on loopback."""
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    service = artifact_service.ArtifactRetrievalService(
+        artifact_service.BeamFilesystemHandler("").file_reader
+    )
+    artifact_services.add_ArtifactRetrievalServiceServicer_to_server(service, server)
+    provision_services.add_ProvisionServiceServicer_to_server(Provision(), server)
+    port = server.add_insecure_port(f"{LOOPBACK}:0")
+    server.start()
+    yield port
+    server.stop(0)
+
+
+@pytest.fixture
+def secret(tmp_path) -> Path:
+    """A file of its owner's alone."""
+    path = tmp_path / "secret"
+    path.touch(0o600)
+    path.write_text("of its owner alone")
+    return path
+
+
+def test_the_stranger_knows_how(secret, tmp_path):
+    """Where Beam's services are open to all, it gets what it wants: what it does not get elsewhere is refused."""
+    tmp_path.chmod(0o755)
+    with open_to_all() as port:
+        got = stranger([], tmp_path, grpc=[f"{LOOPBACK}:{port}"], files=[str(secret)])
+    assert any("artifact gives" in each and "of its owner alone" in each for each in got)
+    assert any("provision gives" in each for each in got)
+    assert not any(each.startswith(str(secret)) for each in got)  # the file itself is closed to it
+
+
+def test_strangers(submit, slow, secret, tmp_path):
+    """On no port and no socket of a job, on neither node, a stranger is given anything; the job ends well."""
+    job = submit(["--nodes", 2, "--shared_nodes"], "--snippet_size", 4, "--passes", 30, models=[slow])
+    job.wait_for_parts(2)
+    private = job.folder / "private"
+    settings = yaml.safe_load((private / "conf" / "config.yaml").read_text())
+    rest, rpc = settings["rest.port"], settings["jobmanager.rpc.port"]
+    addresses = {node: slurm.address(node) for node in slurm.NODES}
+    ours = job.processes()
+    steps = {pid for pid, words in ours.items() if not words[0].endswith(("srun", "slurmstepd"))}
+
+    ports = {node: listening(node) for node in slurm.NODES}
+    for node, address in addresses.items():
+        found = {place for pid, places in ports[node].items() if pid in steps for place in places}
+        # Ports of Flink at the node's own address, and its REST interface.
+        assert {each for each, _ in found} <= {address, LOOPBACK}
+        assert {port for each, port in found if each == LOOPBACK} == ({rest} if node == "n1" else set())
+        assert len(found) >= (7 if node == "n1" else 3), found
+    assert (addresses["n1"], rpc) in {place for places in ports["n1"].values() for place in places}
+
+    sockets = [str(path) for path in Path(os.environ["TMPDIR"]).glob(f"beam-zoo-{job.id}-*/s/*")]
+    # Of each TaskManager: what forks workers, and Beam's six services.
+    assert len(sockets) >= 14 and all(stat.S_ISSOCK(os.lstat(path).st_mode) for path in sockets)
+    (job_id,) = {
+        found[1] for words in ours.values() if (found := re.search(r"--job-id (\w{32})", " ".join(words)))
+    }
+    files = [
+        str(secret),
+        *map(str, (private / "job.pem", private / "job.p12", private / "conf" / "config.yaml")),
+    ]
+    files += [f"/proc/{pid}/environ" for pid in steps] + list(map(str, job.folder.glob("worker-*.log")))
+    for node in slurm.NODES:
+        theirs = {place for pid, places in ports[node].items() if pid in ours for place in places}
+        hosts = {f"{LOOPBACK if each in ('*', '0.0.0.0', '') else each}:{port}" for each, port in theirs}
+        targets = [*sorted(hosts), *(f"unix://{path}" for path in sockets)]
+        reachable = [rest] if node == "n1" else []
+        got = stranger(slurm.inside(node), tmp_path, grpc=targets, rest=reachable, job=job_id, files=files)
+        assert got == [], node
+    assert job.field("JobState") == "RUNNING"
+
+    lines = [" ".join(words) for words in job.processes().values()]
+    assert not [line for line in lines if settings["security.ssl.rest.key-password"] in line]
+    for path in [job.folder, private, *(Path(each).parent for each in sockets)]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in [private / "job.pem", private / "job.p12", private / "conf" / "config.yaml"]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert job.wait() == "COMPLETED", job.log()
+    job.assert_nothing_left()
+
+
+def test_the_key_opens_flink(submit, slow, tmp_path):
+    """Who holds it is let in, by TLS alone; without its JobManager the job says so, and ends."""
     job = submit(["--nodes", 2], "--snippet_size", 4, "--passes", 20, models=[slow])
     job.wait_for_parts(2)
     settings = yaml.safe_load((job.folder / "private" / "conf" / "config.yaml").read_text())
-    theirs = {line: listening(pid) for pid, line in _own_processes(job).items()}
-    found = {address for ports in theirs.values() for address in ports}
-    # In this cluster the nodes' own addresses are on loopback too.
-    assert {address for address, _ in found} <= LOOPBACK
-
-    key = Key(job.folder / "private" / "job.p12", job.folder / "private" / "job.pem", "")
-    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
-    with_key = {port: speaks(port, key.context()) for _, port in found}
-    without = {port: speaks(port, stranger) for _, port in found}
-    of_flink = [port for port, answer in with_key.items() if answer == "welcome"]
-    assert {settings["jobmanager.rpc.port"], settings["rest.port"]} <= set(of_flink)
-    assert len(of_flink) >= 8, (
-        with_key
-    )  # RPC, blobs, REST and metrics; RPC, data and metrics of two TaskManagers
-    assert {without[port] for port in of_flink} == {"refused"}
-    # The others are those of Beam's workers: six of each TaskManager, on loopback.
-    others = [port for port in with_key if port not in of_flink]
-    assert len(others) >= 12 and {with_key[port] for port in others} == {"other"}, with_key
-
-    plain = http.client.HTTPConnection("127.0.0.1", settings["rest.port"], timeout=5)
-    plain.request("GET", "/overview")
-    answer = plain.getresponse()
-    assert answer.status == 301 and answer.headers["Location"].startswith(
-        "https://"
-    )  # where the key is wanted
-    for path in [job.folder, job.folder / "private"]:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    for path in [key.store, key.pem, job.folder / "private" / "conf" / "config.yaml"]:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    pem = job.folder / "private" / "job.pem"
+    url = f"https://{LOOPBACK}:{settings['rest.port']}/overview"
+    curl = [sys.executable, "-c", ASK, url, str(pem)]
+    done = subprocess.run([*slurm.inside("n1"), *curl], capture_output=True, text=True)
+    assert json.loads(done.stdout)["taskmanagers"] == 2, done.stderr
 
     stored = job.parts()
     job.kill("StandaloneApplicationClusterEntryPoint")
@@ -101,7 +174,34 @@ def test_strangers_and_a_lost_jobmanager(submit, slow):
     job.assert_nothing_left()
 
 
-def _own_processes(job: Job) -> dict[int, str]:
-    """Processes of the job, without Slurm's own."""
-    lines = {pid: " ".join(words) for pid, words in job.processes().items()}
-    return {pid: line for pid, line in lines.items() if not line.startswith(("srun", "slurmstepd"))}
+ASK = f"""
+import pathlib, sys, urllib.request
+from {Key.__module__} import Key
+key = Key(None, pathlib.Path(sys.argv[2]), "")
+print(urllib.request.urlopen(sys.argv[1], context=key.context()).read().decode())
+"""
+
+
+def test_a_local_run_listens_on_nothing(catalogue, slow, tmp_path):
+    """From its start to its end, neither on a port nor on a Unix socket without a folder of its own."""
+    words = [sys.executable, "-m", "pipelines.predict", "--catalogue", catalogue, "--models", slow]
+    words += ["--output", tmp_path / "out", "--snippet_size", "16", "--passes", "4"]
+    process = subprocess.Popen(
+        [str(word) for word in words], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    looks = 0
+    try:
+        while process.poll() is None:
+            shown = subprocess.run(
+                ["ss", "-H", "-l", "-n", "-t", "-u", "-x", "-p"], capture_output=True, text=True, check=True
+            ).stdout
+            group = subprocess.run(
+                ["pgrep", "-g", str(process.pid)], capture_output=True, text=True
+            ).stdout.split()
+            theirs = [line for line in shown.splitlines() if set(re.findall(r"pid=(\d+)", line)) & set(group)]
+            assert theirs == []
+            looks += (tmp_path / "out" / "samples").exists()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0 and looks > 3
