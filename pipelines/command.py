@@ -35,7 +35,9 @@ def main(command: str, description: str, argv: list[str] | None = None) -> int:
             print(options.describe())
             return 0
         from pipelines.run import execute  # Beam and torch take seconds to import: not for --help
+        from runners import cluster
 
+        cluster.check(options.beam)
         return execute(command, options)
 
     return guarded(work)

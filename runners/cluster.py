@@ -1,15 +1,13 @@
-"""Any runner but the local one, as Beam itself starts it."""
+"""Any runner but the local one."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_zoo.errors import RunFailed, known_error
 from runners import beam_options
 from runners.dataflow import job
-from runners.traces import summary
+from runners.flink import submission
 
 
 class Runs(Protocol):
@@ -17,6 +15,19 @@ class Runs(Protocol):
 
     def __call__(self, build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         """Run what `build` adds to a pipeline, with Beam's options."""
+
+
+def check(flags: list[str]) -> None:
+    """Refuse, before anything is planned, what the runner that the flags name cannot do.
+
+    Args:
+        flags: Beam's options.
+
+    Raises:
+        UserError: an option of Beam's that it needs, or that it must not have.
+    """
+    if beam_options.runner_name(flags) == beam_options.FLINK:
+        submission.check(flags)
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
@@ -27,16 +38,11 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         flags: Beam's options.
 
     Raises:
+        UserError: as `check`.
         RunFailed: the runner, or a step, failed.
     """
+    check(flags)
     if beam_options.runner_name(flags) == beam_options.DATAFLOW:
         job.run(build, flags)
         return
-    pipeline = beam.Pipeline(options=PipelineOptions(flags))
-    build(pipeline)
-    try:
-        pipeline.run().wait_until_finish()
-    except Exception as error:
-        if known_error(error) is not None:
-            raise
-        raise RunFailed(f"the runner failed: {summary(str(error))}; the same command goes on") from error
+    submission.run(build, flags)

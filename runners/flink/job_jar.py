@@ -1,6 +1,7 @@
 """A Beam pipeline as a jar that Flink's application mode starts."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +11,36 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from google.protobuf import json_format
 
+from beam_zoo.errors import UserError
+
 NAME = "pipeline"
 # Where FlinkPipelineRunner looks: PortablePipelineJarUtils.java of Beam.
 FOLDER = "BEAM-PIPELINE"
+SENT = {
+    *("--requirements_file", "--setup_file", "--extra_package", "--extra_packages"),
+    *("--file_to_stage", "--files_to_stage"),
+}
+"""Options of Beam with which code would travel."""
 
 
-def write(path: Path, build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
-    """Write a pipeline and its options, and nothing else: workers have all the code that it needs.
+def write(
+    path: Path, build: Callable[[beam.Pipeline], object], flags: list[str], runner: Path | None = None
+) -> None:
+    """Write a pipeline and its options: workers have all the code that it needs.
 
     Args:
         path: the jar.
         build: adds the steps to a pipeline.
         flags: Beam's options; their environment is where the steps run.
+        runner: a jar whose content is to be in this one, for a cluster that has no runner of Beam's.
+
+    Raises:
+        UserError: an option that would send code to workers.
     """
+    if sent := [flag for flag in flags if flag.partition("=")[0] in SENT]:
+        raise UserError(f"{sent[0]}: workers run in an environment of their own: install it there")
+    if runner is not None:
+        shutil.copyfile(runner, path)
     options = PipelineOptions(flags)
     pipeline = beam.Pipeline(options=PipelineOptions(flags))
     build(pipeline)
@@ -32,8 +50,9 @@ def write(path: Path, build: Callable[[beam.Pipeline], object], flags: list[str]
     # A name of a Python class that Java would look for among its own.
     options.view_as(StandardOptions).runner = None
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as jar:
-        jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
+    with zipfile.ZipFile(path, "w" if runner is None else "a", zipfile.ZIP_DEFLATED) as jar:
+        if runner is None:
+            jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
         jar.writestr(f"{FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": NAME}))
         jar.writestr(f"{FOLDER}/{NAME}/pipeline.json", json_format.MessageToJson(proto))
         jar.writestr(f"{FOLDER}/{NAME}/pipeline-options.json", json_format.MessageToJson(encoded))

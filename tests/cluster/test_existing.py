@@ -1,18 +1,23 @@
 """A Flink cluster that runs already, without Slurm."""
 
+import contextlib
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from pipelines import aggregate, audit
 from tests.cluster import job_server
 from tests.cluster.compare import assert_same
 from tests.cluster.conftest import wait_for
@@ -94,26 +99,110 @@ def flags(master: str, jar: Path, flink: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("how", [[], ["--flink_submit_uber_jar"]], ids=["job server", "uber jar"])
-def test_like_the_local_runner(predict, catalogue, trees, flags, how):
-    """The same command with another runner; the same tables."""
-    there = predict(catalogue, trees, "--snippet_size", 16, *flags, *how)
-    assert there.code == 0, there.err
+@contextlib.contextmanager
+def no_port() -> Iterator[None]:
+    """This process, in which the command runs, listens on nothing while the block runs."""
+    done, found = threading.Event(), []
+
+    def look() -> None:
+        while not done.wait(0.1):
+            words = ["ss", "-H", "-l", "-n", "-t", "-u", "-p"]
+            said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+            found.extend(line for line in said.splitlines() if f"pid={os.getpid()}," in line)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert found == []
+
+
+def test_like_the_local_runner(predict, catalogue, trees, flags, tmp_path, capfd):
+    """The same commands with another runner, the same tables; and no port is opened for it on this side."""
+    with no_port():
+        there = predict(catalogue, trees, "--snippet_size", 16, *flags)
+        assert there.code == 0, there.err
+        report = tmp_path / "report"
+        report.mkdir()
+        assert audit.main([str(there.output), f"--report={report}", *flags]) == 0, capfd.readouterr()
+        joined = tmp_path / "joined"
+        words = ["--samples", str(there.output), "--output", str(joined)]
+        assert aggregate.main([*words, *flags]) == 0, capfd.readouterr()
     here = predict(catalogue, trees, "--snippet_size", 16)
     assert_same(here.output, there.output)
+    for table in ("friendly", "advanced", "failures"):
+        pd.testing.assert_frame_equal(pd.read_parquet(joined / table), there.table(table))
 
 
 def test_what_a_worker_finds(predict, catalogue, trees, flags):
     """One line, without Java's stack traces."""
-    result = predict(catalogue, trees, "--device=cuda", *flags, "--flink_submit_uber_jar")
+    result = predict(catalogue, trees, "--device=cuda", *flags)
     assert result.code == 2
     assert "error: --device=cuda, but this machine has no usable GPU" in result.err.splitlines()[-1]
     assert "\tat " not in result.err
 
 
+def test_ctrl_c_cancels_the_job(catalogue, slow, flags, tmp_path, master):
+    """What ran there runs no more, and the jar is gone."""
+    words = ["--catalogue", catalogue, "--models", slow, "--output", tmp_path / "out", "--snippet_size", "4"]
+    command = [sys.executable, "-m", "pipelines.predict", *map(str, words), *flags, "--passes", "20"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list((tmp_path / "out").glob("samples/part-*.parquet")), 200, str)
+    assert "RUNNING" in states(master)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said.splitlines()[-1].startswith("stopped: what is stored stays")
+    wait_for(lambda: states(master) <= {"CANCELED", "FINISHED", "FAILED"}, 60, lambda: str(states(master)))
+    assert ask(master, "jars")["files"] == []
+
+
+def ask(master: str, path: str) -> dict:
+    """An answer of the cluster."""
+    with urllib.request.urlopen(f"http://{master}/{path}", timeout=5) as answer:
+        return json.load(answer)
+
+
+def states(master: str) -> set[str]:
+    """Those of all its jobs."""
+    return {job["status"] for job in ask(master, "jobs")["jobs"]}
+
+
+def failed(result) -> str:
+    """The one line of a command that failed because of its runner, or of an option."""
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0] == result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
+    return lines[0]
+
+
 def test_no_cluster_there(predict, catalogue, trees, flags):
     """One line."""
-    nobody = [f"--flink_master=127.0.0.1:{free_port()}", "--flink_submit_uber_jar"]
-    result = predict(catalogue, trees, *flags, *nobody)
+    result = predict(catalogue, trees, *flags, f"--flink_master=127.0.0.1:{free_port()}")
     assert result.code == 1
-    assert "error: the runner failed" in result.err and "Connection refused" in result.err.splitlines()[-1]
+    assert "the runner failed" in failed(result) and "Connection refused" in failed(result)
+
+
+def test_no_jar_of_the_runner(predict, catalogue, trees, flags):
+    """Beam cannot download it: the line says what to give."""
+    flags = [flag for flag in flags if not flag.startswith("--flink_job_server_jar")]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty) as repository:
+        threading.Thread(target=repository.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{repository.server_port}"
+        result = predict(catalogue, trees, *flags, f"--maven_repository_url={url}")
+        repository.shutdown()
+    assert result.code == 2
+    assert "error: Beam cannot download its Flink runner (" in failed(result)
+    assert "give --flink_job_server_jar PATH" in failed(result)
+
+
+class Empty(http.server.BaseHTTPRequestHandler):
+    """A Maven repository without anything."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,143 @@
+"""A pipeline on a Flink cluster that runs already: one jar, handed in over its REST interface.
+
+Beam itself would start a job server beside the command, or a service for files to be staged: both take requests from anybody
+who reaches them, in the user's name. Here nothing is opened, and nothing is staged: workers have an environment of their own.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import requests
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
+from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
+from apache_beam.runners.portability.flink_uber_jar_job_server import FlinkUberJarJobServer
+
+from beam_zoo.errors import RunFailed, UserError, known_error, one_line
+from runners.flink import job_jar
+from runners.flink.job_manager import JOB_CLASS
+from runners.traces import summary
+
+POLL_SECONDS = 1.0
+REQUEST_SECONDS = 60.0
+ENDED = ("FINISHED", "FAILED", "CANCELED")
+
+
+def check(flags: list[str]) -> None:
+    """Refuse what names no cluster, or would open a service to strangers.
+
+    Args:
+        flags: Beam's options.
+
+    Raises:
+        UserError: the first of them.
+    """
+    options = PipelineOptions(flags)
+    if options.view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES:
+        raise UserError(
+            "--runner=FlinkRunner needs --flink_master=HOST:PORT, of a cluster that runs already; inside a job of Slurm "
+            "python -m runners.slurm submit starts one"
+        )
+    if options.view_as(PortableOptions).environment_type == "LOOPBACK":
+        raise UserError(
+            "--environment_type=LOOPBACK starts whatever anybody on this machine asks for: use PROCESS or DOCKER"
+        )
+
+
+def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
+    """Run a pipeline to its end; Ctrl-C cancels it.
+
+    Args:
+        build: adds the steps to a pipeline.
+        flags: Beam's options, `--flink_master` among them.
+
+    Raises:
+        UserError: there is no jar of Beam's Flink runner.
+        RunFailed: the cluster does not answer, or the job failed.
+    """
+    options = PipelineOptions(flags)
+    cluster = _Cluster(FlinkRunner.add_http_scheme(options.view_as(FlinkRunnerOptions).flink_master))
+    with tempfile.TemporaryDirectory(prefix="beam-zoo-flink-") as folder:
+        jar = Path(folder, "job.jar")
+        # The cluster's address is for this process: on the JobManager the job is at home.
+        theirs = [flag for flag in flags if not flag.startswith("--flink_master")]
+        job_jar.write(jar, build, theirs, _runner_jar(cluster.url, options))
+        uploaded = cluster.upload(jar)
+    try:
+        job = cluster.ask("POST", f"jars/{uploaded}/run", json={"entryClass": JOB_CLASS})["jobid"]
+        try:
+            while (state := cluster.ask("GET", f"jobs/{job}")["state"]) not in ENDED:
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            with contextlib.suppress(RunFailed):
+                cluster.ask("PATCH", f"jobs/{job}?mode=cancel")
+            raise
+        if state != "FINISHED":
+            text = (
+                cluster.ask("GET", f"jobs/{job}/exceptions").get("root-exception") or f"its state is {state}"
+            )
+            error = RuntimeError(text)
+            raise known_error(error) or RunFailed(
+                f"the runner failed: {summary(text)}; the same command goes on"
+            )
+    finally:
+        with contextlib.suppress(RunFailed):
+            cluster.ask("DELETE", f"jars/{uploaded}")
+
+
+def _runner_jar(url: str, options: PipelineOptions) -> Path:
+    """The jar of Beam's Flink runner: the one that was given, or that of Beam's version and the cluster's, downloaded."""
+    given = options.view_as(FlinkRunnerOptions).flink_job_server_jar
+    try:
+        return Path(FlinkUberJarJobServer(url, options).executable_jar())
+    except requests.RequestException as error:
+        raise RunFailed(f"the runner failed: {one_line(error)}") from None
+    except Exception as error:
+        what = (
+            f"--flink_job_server_jar {given} cannot be had"
+            if given
+            else "Beam cannot download its Flink runner"
+        )
+        raise UserError(
+            f"{what} ({one_line(error)}): give --flink_job_server_jar PATH, a jar named "
+            "beam-runners-flink-VERSION-job-server from a Maven repository, of the cluster's version of Flink"
+        ) from None
+
+
+class _Cluster:
+    """The REST interface of a Flink cluster.
+
+    Args:
+        url: with http:// or https://.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def upload(self, jar: Path) -> str:
+        """Hand in a jar; returns the name that it has there."""
+        with open(jar, "rb") as file:
+            answer = self.ask("POST", "jars/upload", files={"jarfile": ("beam-zoo.jar", file)}, timeout=None)
+        return answer["filename"].rpartition("/")[2]
+
+    def ask(
+        self, method: str, path: str, timeout: float | None = REQUEST_SECONDS, **more: Any
+    ) -> dict[str, Any]:
+        """An answer, as JSON.
+
+        Raises:
+            RunFailed: there is none, or it is no.
+        """
+        try:
+            answer = requests.request(method, f"{self.url}/v1/{path}", timeout=timeout, **more)
+            answer.raise_for_status()
+            return answer.json() if answer.text else {}
+        except requests.RequestException as error:
+            said = "" if error.response is None else f": {error.response.text[:2000]}"
+            raise RunFailed(
+                f"the runner failed: {one_line(error)}{one_line(said)}; the same command goes on"
+            ) from None
