@@ -102,7 +102,7 @@ class Processes(Decoders):
             except concurrent.futures.process.BrokenProcessPool:
                 raise RunFailed(
                     f"a process that decodes images has ended: is there enough memory for {self._processes} of them? "
-                    "OMP_NUM_THREADS or --direct_num_workers says how many cores one worker uses"
+                    "OMP_NUM_THREADS says how many cores are used"
                 ) from None
             parts = self._memory[number].parts(count, self._strides)
             return Decoded(parts, left, lambda: self._free.put(number))

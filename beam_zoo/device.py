@@ -53,7 +53,7 @@ def set_up_torch(run: Run) -> str:
     # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
-    torch.set_num_threads(run.threads or THREADS)
+    torch.set_num_threads(THREADS)
     if device == "cpu":
         keep_freed_memory()
     return device
@@ -70,10 +70,10 @@ def one_thread() -> None:
     threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
-def cores(run: Run) -> int:
-    """How many cores this process may use: as the runner says, or OMP_NUM_THREADS, else all that it is allowed."""
+def cores() -> int:
+    """How many cores this process may use: as OMP_NUM_THREADS says, else all that it is allowed."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return run.threads or (int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0)))
+    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -79,7 +79,7 @@ class LoadImages(beam.DoFn):
         self._decoders.close()
 
     def _decoders_for(self, decoding: Decoding, device: str) -> Decoders:
-        given = decoding, cores(self._run), device
+        given = decoding, cores(), device
         if not AHEAD[device]:
             return Threads(*given)
         if not OnCard.suits(decoding):

@@ -1,14 +1,12 @@
-"""How far a run is: every worker process of this machine keeps a small file, and the driver adds them up."""
+"""How far a run is: the steps of this process count what they have done, and of other machines' what is stored is counted."""
 
 import abc
 import contextlib
 import os
-import shutil
-import struct
 import sys
-import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -17,55 +15,24 @@ from tqdm import tqdm
 
 from beam_zoo.errors import RunFailed
 
-_RECORD = struct.Struct("<dd")
-_LOCK = threading.Lock()
-_files: dict[tuple[int, str], "_WorkerFile"] = {}
+_shown: dict[str, "LocalProgress"] = {}
+"""By the name that a run has of it: Beam hands steps a copy of the run."""
 
 BAR_SECONDS = 0.5
 LINE_SECONDS = 30.0
 COUNT_SECONDS = 5.0
 
 
-class _WorkerFile:
-    def __init__(self, folder: str) -> None:
-        handle, _ = tempfile.mkstemp(dir=folder)
-        self._handle = handle
-        self._inferred = self._failed = 0.0
-
-    def close(self) -> None:
-        os.close(self._handle)
-
-    def add(self, inferred: float, failed: float) -> None:
-        self._inferred += inferred
-        self._failed += failed
-        os.pwrite(self._handle, _RECORD.pack(self._inferred, self._failed), 0)
-
-
-def add(folder: str | None, *, inferred: float = 0.0, failed: float = 0.0) -> None:
-    """Called by workers after every batch and member.
+def add(name: str | None, *, inferred: float = 0.0, failed: float = 0.0) -> None:
+    """Called by steps after every batch and member.
 
     Args:
-        folder: of the run's progress files, or None to do nothing.
+        name: of the run's progress, or None to do nothing.
         inferred: galaxies; a galaxy that one of M members has done counts 1 / M.
         failed: galaxies that failed.
     """
-    if folder is None:
-        return
-    with _LOCK:
-        key = (os.getpid(), folder)
-        try:
-            if key not in _files:
-                _close_others(folder)
-                _files[key] = _WorkerFile(folder)
-            _files[key].add(inferred, failed)
-        except OSError:
-            pass  # Progress is not worth a run: the driver may be gone, and its folder with it.
-
-
-def _close_others(folder: str) -> None:
-    """A process that runs one pipeline after the other keeps only the file of the last."""
-    for key in [key for key in _files if key[1] != folder]:
-        _files.pop(key).close()
+    if name is not None and (shown := _shown.get(name)):
+        shown.add(inferred, failed)
 
 
 class Progress(abc.ABC):
@@ -140,29 +107,33 @@ class Progress(abc.ABC):
             print(text if failed is None else f"{text}, {failed} failed", file=sys.stderr, flush=True)
 
 
-class WorkersProgress(Progress):
-    """Of workers on this machine: their files are added up."""
+class LocalProgress(Progress):
+    """Of the steps of this process."""
 
     def __init__(self, total: int, label: str) -> None:
         super().__init__(total, label)
-        self.folder = tempfile.mkdtemp(prefix="beam-zoo-progress-")
+        self.name = uuid.uuid4().hex
+        self._adding = threading.Lock()
+        self._inferred = self._failed = 0.0
+
+    def __enter__(self) -> Self:
+        _shown[self.name] = self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        del _shown[self.name]
+
+    def add(self, inferred: float, failed: float) -> None:
+        """See the function `add`."""
+        with self._adding:
+            self._inferred, self._failed = self._inferred + inferred, self._failed + failed
 
     def read(self) -> tuple[float, int]:
         """Galaxies done (predicted or failed), and failed."""
-        inferred = failed = 0.0
-        for entry in os.scandir(self.folder):
-            with open(entry.path, "rb") as file:
-                record = file.read(_RECORD.size)
-            if len(record) == _RECORD.size:
-                add_inferred, add_failed = _RECORD.unpack(record)
-                inferred, failed = inferred + add_inferred, failed + add_failed
-        return round(inferred + failed, 6), int(failed)  # shares of members may add up to 0.999...
+        return round(self._inferred + self._failed, 6), int(self._failed)  # shares may add up to 0.999...
 
 
 class StoredProgress(Progress):

@@ -17,7 +17,6 @@ _OF_NO_USE = (
     "apitools not found",
     "Authentication failed using Compute Engine authentication",  # the command says what to do
     "No semi_persistent_directory",
-    "If direct_num_workers is not equal to 1",
     "Really starting service",
     "Really destroying service",
 )
@@ -47,12 +46,7 @@ def worth_showing(record: logging.LogRecord) -> bool:
     text = record.getMessage() + (record.exc_text or "")
     if _JAVA_TRACE in text:  # of a job that failed: the command says why at its end
         return False
-    return not is_reported(text) and not any(words in text for words in _OF_NO_USE)
-
-
-def is_reported(text: str) -> bool:
-    """Whether a text is of an error that the command reports itself, in one line, at its end."""
-    return any(name in text for name in _REPORTED)
+    return not any(words in text for words in _REPORTED + _OF_NO_USE)
 
 
 def was_interrupted(error: BaseException) -> bool:

@@ -18,8 +18,7 @@ class Run:
         image_root: where relative image paths start.
         batch_size: galaxies that go through the members together, and images of one forward pass.
         device: `cpu` or `cuda`; on a cluster also `auto`, which a worker makes one of them.
-        threads: torch's threads of a worker process, or None for torch's own choice.
-        progress: folder of the workers' progress files, or None.
+        progress: name of what counts the galaxies done, where the steps run in this process, or None.
         source: digest of this program's source where the run was prepared, for workers that have a copy of their own;
             empty where they share it.
     """
@@ -29,7 +28,6 @@ class Run:
     image_root: str
     batch_size: int
     device: str
-    threads: int | None = None
     progress: str | None = None
     source: str = ""
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.files import beside, exists, is_remote
 
-BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner or --direct_num_workers."
+BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner."
 COMMAND_LINE, DEFAULT = "command line", "default"
 
 

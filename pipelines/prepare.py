@@ -25,7 +25,7 @@ from beam_zoo.tables import column_names
 from beam_zoo.versions import changes, source, versions
 from pipelines.options import Options, models_of
 from pipelines.probe import probe_new, probe_rest
-from runners import beam_options, direct
+from runners import beam_options
 from runners.dataflow import checks, image, preset
 
 
@@ -106,7 +106,7 @@ def prepare(command: str, options: Options) -> Prepared:
     elif missing:
         probe_rest(plan, output, root, missing, options.max_failure_fraction)
     staged = {m.path: path for m, path in resolved if m.path != path and not path.startswith(output + os.sep)}
-    run = Run(plan, output, root, options.batch_size, device, direct.threads(options.beam))
+    run = Run(plan, output, root, options.batch_size, device)
     if _on_dataflow(options):
         run = dataclasses.replace(run, source=source())
     return Prepared(run, old is None, catalogue, staged, snippets, stored, hints)

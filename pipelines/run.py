@@ -15,7 +15,7 @@ from beam_zoo import parts
 from beam_zoo.decoders import AHEAD
 from beam_zoo.errors import UserError
 from beam_zoo.plan import Plan
-from beam_zoo.progress import StoredProgress, WorkersProgress
+from beam_zoo.progress import LocalProgress, StoredProgress
 from beam_zoo.records import Snippet
 from beam_zoo.retry import to_retry
 from beam_zoo.run import Run
@@ -106,8 +106,8 @@ def predict_here(run: Run, snippets: list[Snippet], flags: list[str]) -> None:
     if not snippets:
         return
     galaxies = sum(len(snippet.offsets) for snippet in snippets)
-    with WorkersProgress(galaxies, run.plan.command) as progress:
-        watched = dataclasses.replace(run, progress=progress.folder)
+    with LocalProgress(galaxies, run.plan.command) as progress:
+        watched = dataclasses.replace(run, progress=progress.name)
         order = _own_order(run.plan, snippets)
         direct.run(lambda p: samples(p | beam.Create(order, reshuffle=False), watched), flags)
 

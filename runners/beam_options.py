@@ -9,6 +9,7 @@ from beam_zoo.errors import UserError, did_you_mean
 
 DIRECT, DATAFLOW = "DirectRunner", "DataflowRunner"
 RUNNERS = (DIRECT, "FlinkRunner", DATAFLOW, "PortableRunner", "PrismRunner", "SparkRunner")
+IN_MEMORY = "in_memory"
 ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK")
 
 
@@ -34,13 +35,33 @@ def check(flags: list[str], others: list[str]) -> None:
         if name not in known:
             valid = [*known, *(f"--{other}" for other in others)]
             raise UserError(f"there is no option {name}{did_you_mean(name, valid)}")
-    environment = parser.parse_args(flags).environment_type
+    given = parser.parse_args(flags)
+    _check_one_process(given)
+    environment = given.environment_type
     if environment and not environment.startswith("beam:env:") and environment not in ENVIRONMENTS:
         raise UserError(
             f"--environment_type cannot be {environment!r}{did_you_mean(environment, ENVIRONMENTS)}"
         )
     if (runner := runner_name(flags)) not in RUNNERS:
         raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")
+
+
+def _check_one_process(given: argparse.Namespace) -> None:
+    """Refuse what would open the ports of Beam's local runner: to the network, and to anybody.
+
+    Whatever the runner: what was predicted on another becomes tables on the local one.
+    """
+    mode, workers = given.direct_running_mode, given.direct_num_workers
+    if mode != IN_MEMORY:
+        wrong = f"--direct_running_mode={mode} would listen on the network, without a password"
+    elif workers != 1:
+        wrong = f"--direct_num_workers={workers} would only start threads that wait for each other"
+    else:
+        return
+    raise UserError(
+        f"{wrong}: leave it out, for the local runner is one process, in which torch uses all cores "
+        "(--compile makes it faster); several machines or GPUs are for python -m runners.slurm submit"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

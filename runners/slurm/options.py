@@ -191,8 +191,6 @@ def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Opti
         raise UserError(f"--runner={runner} does not go with --engine {engine}, which brings its own")
     if engine == FLINK and (bad := [f for f in options.beam if _names_a_cluster(f)]):
         raise UserError(f"{bad[0]} does not go with --engine {engine}, which starts a Flink of its own")
-    if engine == ARRAY and (bad := [f for f in options.beam if f.startswith("--direct_")]):
-        raise UserError(f"{bad[0]}: several processes would listen on the network; use --tasks instead")
     if options.snippets:
         raise UserError(
             "--snippets is given by --engine array to its tasks: leave it out, or submit with sbatch yourself"

@@ -257,21 +257,6 @@ def test_requests_are_few(predict, bucket, sky, trees):
     assert {status for _, path, _, status in found if "catalogue" not in path} <= {200, 404}
 
 
-@pytest.mark.slow
-def test_worker_processes(predict, bucket, few, sky, trees):
-    """Workers that inherit nothing but their environment."""
-    local = predict(few, trees, *OPTIONS)
-    options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    run = predict(sky, trees, *OPTIONS, *options, output=bucket.path("out"))
-    assert run.code == 0, run.err
-    ours, theirs = objects(bucket), contents(local.output)
-    assert sorted(ours) == sorted(theirs)
-    ids = [
-        pd.read_parquet(io.BytesIO(each["friendly/part-000000.parquet"]))["id_str"] for each in (ours, theirs)
-    ]
-    assert ids[0].equals(ids[1])
-
-
 def test_relative_paths_with_dots(predict, bucket, few, sky, trees):
     """To a file system they are folders; the same rows, and the same bytes, from a bucket."""
     rows = pd.read_csv(few, dtype=str)

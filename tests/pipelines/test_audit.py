@@ -203,9 +203,8 @@ def test_left_overs_are_fine(classifier, tmp_path, capfd):
     assert a.audited(output, capfd)[0] == 0
 
 
-def test_worker_processes_and_a_report(classifier, tmp_path, capfd):
-    options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2", "--report"]
-    code, lines = a.audited(classifier, capfd, *options, str(tmp_path / "report"))
+def test_a_report(classifier, tmp_path, capfd):
+    code, lines = a.audited(classifier, capfd, "--report", str(tmp_path / "report"))
     assert code == 0 and "10 predicted" in lines[0]
     found = [json.loads(line) for line in (tmp_path / "report" / "audit.jsonl").read_text().splitlines()]
     assert ["predicted", 10] in found
@@ -218,6 +217,7 @@ def test_worker_processes_and_a_report(classifier, tmp_path, capfd):
         ([], "the following arguments are required: OUT"),
         (["OUT", "--reports", "x"], "there is no option --reports (did you mean '--report'?)"),
         (["OUT", "--direct_num_worker", "2"], "did you mean '--direct_num_workers'?"),
+        (["OUT", "--direct_running_mode", "multi_processing"], "would listen on the network"),
         (["OUT", "--runner", "FlinkRunner"], "--report DIR is missing"),
         (["OUT", "another"], "'another' belongs to no option"),
         (["OUT/friendly"], "is not an output of predict or represent"),

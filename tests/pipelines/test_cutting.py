@@ -63,15 +63,6 @@ def test_a_galaxy_alone(predict, few, members, whole, tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_several_processes(predict, few, members, whole):
-    options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    result = predict(few, members, *options, "--snippet_size", 3, "--batch_size", 2, "--passes", 3)
-    assert result.code == 0, result.err
-    oracle.assert_same_samples(result.table("samples"), chosen(whole, range(3)))
-    assert "23 of 23 galaxies" in result.err, "workers' progress must reach the driver"
-
-
 def test_first_pass(predict, few, members, whole):
     result = predict(few, members, "--first_pass", 5, "--passes", 5)
     oracle.assert_same_samples(result.table("samples"), chosen(whole, range(5, 10)))

@@ -83,7 +83,7 @@ def test_batches_of_a_snippet_in_several_bundles(stored, few, tmp_path):
         refs = store(cut, run)
         assert_that(refs, equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
 
-    direct.run(build, ["--direct_num_workers=3", "--direct_running_mode=multi_threading"])
+    direct.run(build, ["--direct_num_workers=3"])
     oracle.assert_same_samples(
         pd.read_parquet(Path(run.output) / "samples"), pd.read_parquet(stored / "samples")
     )
@@ -201,7 +201,7 @@ def test_the_combine_fn_under_combine_per_key(gather):
         out = p | beam.Create(pairs) | beam.Reshuffle() | gather()
         assert_that(out, equal_to(expected))
 
-    direct.run(build, ["--direct_num_workers=3", "--direct_running_mode=multi_threading"])
+    direct.run(build, ["--direct_num_workers=3"])
 
 
 def test_frames_are_grouped_before_they_are_combined():

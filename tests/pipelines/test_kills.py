@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests import checkpoints, galaxies
@@ -124,40 +123,6 @@ def test_killed_at_half_of_100_snippets(sky, members, uninterrupted, tmp_path):
     predicted = (manifest["rows_predicted"] - manifest["rows_reused"]) // 2
     assert predicted == SNIPPETS - before <= 60
     assert contents(output) == contents(uninterrupted)
-
-
-@pytest.mark.slow
-def test_a_killed_worker_process(sky, members, uninterrupted, tmp_path):
-    """Of two worker processes one is killed: the command fails rather than hangs, and then goes on."""
-    output = tmp_path / "out"
-    options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    process = start(command(sky, members, output, *options))
-    while stored(output) < 10:
-        assert process.poll() is None
-        time.sleep(0.05)
-    workers = subprocess.run(
-        ["pgrep", "-g", str(process.pid), "-f", "^[^ ]*python[^ ]* -m runners.worker"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
-    try:
-        process.wait(timeout=120)
-    except subprocess.TimeoutExpired:
-        pytest.fail("the command hangs after the death of a worker")
-    finally:
-        if process.poll() is None:
-            kill(process)
-    assert process.returncode == 1
-    before = stored(output)
-    assert before >= 10
-    subprocess.run(command(sky, members, output), check=True, capture_output=True)
-    tables = ("friendly", "advanced")
-    for name in tables:
-        pd.testing.assert_frame_equal(
-            pd.read_parquet(output / name), pd.read_parquet(uninterrupted / name), rtol=1e-4
-        )
 
 
 @pytest.mark.slow

@@ -87,6 +87,11 @@ WRONG = [
     ("GOOD --runner", "--runner: expected one argument"),
     ("GOOD --direct_num_workers=two", "invalid int value: 'two'"),
     ("GOOD --direct_running_mode=many", "choose from 'in_memory'"),
+    ("GOOD --direct_running_mode=multi_processing", "multi_processing would listen on the network"),
+    ("GOOD --direct_running_mode multi_threading", "leave it out, for the local runner is one process"),
+    ("GOOD --direct_num_workers=2", "--direct_num_workers=2 would only start threads"),
+    ("GOOD --direct_num_workers 0", "python -m runners.slurm submit"),
+    ("GOOD --runner=FlinkRunner --direct_running_mode=multi_processing", "would listen on the network"),
     # Values.
     ("GOOD --passes", "--passes: expected one argument"),
     ("GOOD --passes five", "--passes must be a whole number, not 'five'"),

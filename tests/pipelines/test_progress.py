@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -34,14 +35,11 @@ def on_a_terminal(argv: list[str]) -> list[tuple[float, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_live_bar(few, trees, tmp_path, processes):
-    """The count of galaxies moves within a snippet and within a batch, with several processes too."""
+def test_a_live_bar(few, trees, tmp_path):
+    """The count of galaxies moves within a snippet and within a batch."""
     slow = checkpoints.member(tmp_path / "slow.yaml", trees[0].with_suffix(".ckpt"), view="default")
     argv = [sys.executable, "-m", "pipelines.predict", "--catalogue", few, "--models", slow]
     argv += ["--output", tmp_path / "out", "--snippet_size", 12, "--passes", 40]
-    if processes == 2:
-        argv += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     pieces = on_a_terminal([str(word) for word in argv])
     shown = [(moment, int(n)) for moment, text in pieces for n in re.findall(r"(\d+)/23", text)]
     counts = [count for _, count in shown]
@@ -61,18 +59,22 @@ def test_lines_in_a_log(predict, few, trees):
     assert re.match(r"predict: 23 of 23 galaxies, [\d.]+ galaxies/s, after \d+ s, 0 failed", lines[-1])
 
 
-def test_workers_are_added_up(capsys):
-    """Galaxies count in shares of members; processes that have gone stay counted."""
-    with progress.WorkersProgress(10, "test") as shown:
-        for _ in range(3):
-            progress.add(shown.folder, inferred=2 / 3)
-        program = (
-            "from beam_zoo import progress\n"
-            f"progress.add({shown.folder!r}, inferred=4.5)\nprogress.add({shown.folder!r}, failed=1)"
-        )
-        subprocess.run([sys.executable, "-c", program], check=True)
+def test_steps_are_added_up():
+    """Galaxies count in shares of members, from several threads; each run has a count of its own."""
+    with progress.LocalProgress(10, "test") as shown, progress.LocalProgress(10, "another") as other:
+        threads = [
+            threading.Thread(target=lambda: [progress.add(shown.name, inferred=1 / 3) for _ in range(3000)])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        progress.add(shown.name, inferred=0.5)
+        progress.add(shown.name, failed=1)
         done, failed = shown.read()
-        assert (round(done, 6), failed) == (7.5, 1)
-    assert not os.path.exists(shown.folder)
-    progress.add(shown.folder, inferred=1)  # a worker that outlives the driver is not disturbed
+        assert (round(done, 3), failed) == (4001.5, 1)
+        assert other.read() == (0, 0)
+    progress.add(shown.name, inferred=1)  # a step that outlives the run is not disturbed
     progress.add(None, inferred=1)
+    assert shown.read() == (done, failed)

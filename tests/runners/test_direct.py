@@ -1,12 +1,8 @@
-"""The local runner's options are Beam's, and its worker processes have their share of the cores."""
+"""The local runner's options are Beam's, and it listens on no port."""
 
-import contextlib
 import copy
 import os
-import signal
-import subprocess
-import sys
-import time
+import socket
 from pathlib import Path
 
 import apache_beam as beam
@@ -18,6 +14,7 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
 )
 
+from pipelines import aggregate, audit, export, finish, predict, represent
 from runners import direct
 from runners.direct import ViewedOptions
 
@@ -56,106 +53,80 @@ def test_views_of_a_copy_are_of_the_copy(account):
     assert options.view_as(GoogleCloudOptions).temp_location == "/tmp/a"
 
 
-@pytest.mark.parametrize("chosen", [None, "5"])
-def test_workers_threads_are_theirs_alone(chosen, tmp_path, monkeypatch):
-    """As many as their share of the cores, or as the user chose; what this process starts later is not concerned."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if chosen:
-        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    python = tmp_path / "a=b" / "it's python"  # no path is too odd
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(python))
-
-    def build(pipeline: beam.Pipeline) -> None:
-        numbers = pipeline | beam.Create(range(8))
-        said = numbers | beam.Map(lambda _: f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
-        said | beam.io.WriteToText(str(tmp_path / "said"))
-
-    direct.run(build, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
-    said = [line.split() for path in tmp_path.glob("said*") for line in path.read_text().splitlines()]
-    assert len(said) == 8
-    assert {number for _, number in said} == {chosen or "3"}
-    assert str(os.getpid()) not in {process for process, _ in said}
-    assert os.environ.get("OMP_NUM_THREADS") == chosen
+def own_ports() -> set[str]:
+    """Addresses on which this process listens, as the kernel says."""
+    own = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            own.add(os.readlink(link))
+        except FileNotFoundError:  # of the listing itself
+            continue
+    rows = [
+        line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()
+    ]
+    return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
 
 
-INTERRUPTED = """
-import concurrent.futures, os, signal, sys, time
-import apache_beam as beam
-from beam_zoo.quiet import set_up_logging
-from runners import direct
-
-FOLDER, STAGE = sys.argv[1:]
-
-class AtWork(beam.DoFn):
-    def __init__(self):
-        self.folder, self.stage = FOLDER, STAGE
-
-    def setup(self):
-        self.pool = concurrent.futures.ThreadPoolExecutor(2)
-        if self.stage == "setup":
-            self.work()
-
-    def process(self, number):
-        self.work()
-
-    def work(self):
-        self.pool.submit(self.write)
-        while True:  # as forward passes, which look at nothing else
-            self.pool.submit(time.sleep, 0.001).result()
-
-    def write(self):  # as a part is written
-        name = os.path.join(self.folder, str(os.getpid()))
-        open(name + ".begun", "w").close()
-        time.sleep(1.5)
-        open(name + ".written", "w").close()
-
-    def teardown(self):
-        self.pool.shutdown()
-
-set_up_logging()
-signal.signal(signal.SIGINT, signal.default_int_handler)
-try:
-    direct.run(
-        lambda p: p | beam.Create([0, 1]) | beam.Reshuffle() | beam.ParDo(AtWork()),
-        ["--direct_running_mode=multi_processing", "--direct_num_workers=2", "--save_main_session"],
-    )
-except KeyboardInterrupt:
-    print("interrupted")
-"""
+SEEN: list[tuple[int, set[str]]] = []
 
 
-@pytest.mark.parametrize("stage", ["setup", "process"])
-@pytest.mark.parametrize("whom", ["the command", "all"])
-def test_interrupted_workers_say_nothing(stage, whom, tmp_path):
-    """Whether the signal came to the command or, by a terminal's Ctrl-C, to all; and what they are writing is written."""
-    script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
-    process = subprocess.Popen(
-        [sys.executable, script, tmp_path, stage],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while len(workers := [path.stem for path in tmp_path.glob("*.begun")]) < 2:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        if whom == "all":
-            os.killpg(process.pid, signal.SIGINT)
-        else:
-            process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=120) == ("interrupted\n", "")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0
-    if stage == "process":
-        assert sorted(path.stem for path in tmp_path.glob("*.written")) == sorted(workers)
+class Look(beam.DoFn):
+    """Notes, in this process if it is there, which process it is in and where that listens."""
+
+    def process(self, pair):
+        from tests.runners import test_direct
+
+        test_direct.SEEN.append((os.getpid(), own_ports()))
+
+
+def test_ports_of_this_process_are_seen():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert f"0100007F:{server.getsockname()[1]:04X}" in own_ports()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+        ["--direct_embed_docker_python"],
+        ["--environment_type=LOOPBACK"],
+        ["--environment_type=DOCKER", "--environment_config=some/image"],
+        ["--environment_type=PROCESS", '--environment_config={"command": "/bin/false"}'],
+        ["--environment_type=EXTERNAL", "--environment_config=localhost:1"],
+        ["--environment_type=beam:env:harness_subprocess_python:v1"],
+        ["--job_endpoint=embed"],
+        ["--job_endpoint=localhost:1", "--artifact_endpoint=localhost:1", "--job_port=1"],
+        ["--sdk_worker_parallelism=2", "--number_of_worker_harness_threads=2", "--sdk_container_image=image"],
+        ["--prebuild_sdk_container_engine=local_docker", "--resource_hint=min_ram=1GB"],
+        ['--beam_services={"some": "localhost:1"}', "--use_transform_service"],
+        ["--streaming"],
+    ],
+)
+def test_no_port_and_no_other_process(flags):
+    """Whatever else is said: options of other runners come to nothing here."""
+    before = own_ports()
+    SEEN.clear()
+    direct.run(lambda p: p | beam.Create([(1, 2)]) | beam.GroupByKey() | beam.ParDo(Look()), flags)
+    ((process, ports),) = SEEN
+    assert process == os.getpid()
+    assert ports <= before
+
+
+@pytest.mark.parametrize(
+    "main, words",
+    [
+        (predict.main, []),
+        (represent.main, []),
+        (finish.main, ["out"]),
+        (audit.main, ["out"]),
+        (aggregate.main, []),
+        (export.main, ["out"]),
+    ],
+)
+@pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
+def test_several_processes_are_refused(main, words, mode, capsys):
+    assert main([*words, f"--direct_running_mode={mode}", "--direct_num_workers=2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{mode} would listen on the network, without a password: leave it out" in line
+    assert "torch uses all cores" in line and "python -m runners.slurm submit" in line

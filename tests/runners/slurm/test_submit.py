@@ -155,7 +155,7 @@ REFUSED = [
         ["--time", 9],
         ["--direct_running_mode=multi_processing"],
         False,
-        "would listen on the network; use --tasks",
+        "would listen on the network, without a password: leave it out",
     ),
     (FLINK, ["--output", "/a\\b"], True, "sbatch takes no path with"),
     (FLINK, ["--output", "/a:b"], True, "on a class path of Java a colon separates folders"),
