@@ -15,6 +15,7 @@ from beam_zoo.files import absolute
 from beam_zoo.freed_memory import keep_freed_memory
 from pipelines import command
 from pipelines.options import Parser
+from runners import secrets
 
 if TYPE_CHECKING:
     from beam_zoo.records import PartRef
@@ -85,7 +86,9 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
     outputs.remove_manifest(output)
     reports = build_tables(run, flags)
     _say_what_may_pass(run, stored)
-    manifest = manifests.write(made, output, reports, stored, begin, {"beam_options": flags})
+    manifest = manifests.write(
+        made, output, reports, stored, begin, {"beam_options": [*map(secrets.shown, flags)]}
+    )
     return manifests.exit_code(manifest, output, max_failure_fraction)
 
 

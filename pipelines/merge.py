@@ -30,7 +30,7 @@ from beam_zoo.versions import changes, versions
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames
-from runners import beam_options, direct
+from runners import beam_options, direct, secrets
 
 MARK = "_aggregate.json"
 WORK = "_work"
@@ -349,7 +349,7 @@ def _manifest(
         "rows_per_table_part": union.part_rows,
         "versions": versions(),
         "options": values,
-        "beam_options": flags,
+        "beam_options": [*map(secrets.shown, flags)],
         "start": manifests.utc(begin),
         "end": manifests.utc(time.time()),
         "tables_fingerprint": union.tables_fingerprint,

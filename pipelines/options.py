@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.files import beside, exists, is_remote
+from runners import secrets
 
 BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner."
 COMMAND_LINE, DEFAULT = "command line", "default"
@@ -120,7 +121,7 @@ class Options:
     def describe(self) -> str:
         """Every option, its value and its origin, a line each."""
         rows = [(name, self.values[name], self.origins[name]) for name in self.values]
-        rows += [(flag.partition("=")[0].lstrip("-"), flag, self.origins[flag]) for flag in self.beam]
+        rows += [(_flag_name(flag), secrets.shown(flag), self.origins[flag]) for flag in self.beam]
         width = max(len(name) for name, _, _ in rows)
         return "\n".join(f"{name:{width}}  {_shown(value)}  ({origin})" for name, value, origin in rows)
 

@@ -28,7 +28,7 @@ from pipelines.meanwhile import tables_meanwhile
 from pipelines.options import Options
 from pipelines.samples import samples
 from pipelines.tables import tables
-from runners import beam_options, cluster, direct
+from runners import beam_options, cluster, direct, secrets
 from runners.dataflow import job
 
 
@@ -86,7 +86,8 @@ def execute(command: str, options: Options, on_cluster: cluster.Runs = cluster.r
         )
         return 0
     reports = build_tables(run, options.beam)
-    details = {"options": dict(options.values), "beam_options": options.beam, "device": run.device}
+    flags = [*map(secrets.shown, options.beam)]
+    details = {"options": dict(options.values), "beam_options": flags, "device": run.device}
     manifest = manifests.write(run.plan, run.output, reports, stored, begin, details)
     return manifests.exit_code(manifest, run.output, options.max_failure_fraction)
 

@@ -6,6 +6,7 @@ from typing import NoReturn
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from beam_zoo.errors import UserError, did_you_mean
+from runners import secrets
 
 DIRECT, DATAFLOW = "DirectRunner", "DataflowRunner"
 RUNNERS = (DIRECT, "FlinkRunner", DATAFLOW, "PortableRunner", "PrismRunner", "SparkRunner")
@@ -15,7 +16,7 @@ ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK")
 
 class _Parser(_BeamArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (an option of Apache Beam)")
+        raise UserError(f"{secrets.in_text(message)} (an option of Apache Beam)")
 
 
 def check(flags: list[str], others: list[str]) -> None:
@@ -44,6 +45,8 @@ def check(flags: list[str], others: list[str]) -> None:
         )
     if (runner := runner_name(flags)) not in RUNNERS:
         raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")
+    if runner != DIRECT:
+        secrets.refuse(flags, f"--runner={runner}")
 
 
 def _check_one_process(given: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from beam_zoo.errors import UserError, did_you_mean
 from pipelines.command import parse_checked
 from pipelines.options import COMMAND_LINE, Options, Parser, split_command_line
+from runners import secrets
 from runners.beam_options import runner_name
 from runners.slurm.job import COMMANDS, add_flink_options, whole
 from runners.slurm.nodes import ask, ask_slurm
@@ -185,6 +186,7 @@ def _test_only(text: str) -> str:
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:
     """Options of predict, as the job is to have them."""
     options = parse_checked(command, COMMANDS[command], words)
+    secrets.refuse(options.beam, "the job's script")
     runner = runner_name(options.beam)
     given = any(flag.startswith("--runner") for flag in options.beam)
     if given and runner != {FLINK: "FlinkRunner", ARRAY: "DirectRunner"}[engine]:

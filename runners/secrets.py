@@ -1,0 +1,95 @@
+"""Secrets in Beam's options: shown and stored as ***, and refused where others would keep them."""
+
+import json
+import re
+from typing import Any
+
+from beam_zoo.errors import UserError
+
+MASK = "***"
+NO_SECRETS = ("allow_non_deterministic_key_coders", "dataflow_kms_key", "enable_hot_key_logging")
+"""Options of Beam that are named like secrets and are none."""
+NAMES_OF_OTHERS = ("direct_test_splits", "sdk_harness_log_level_overrides", "transform_name_mapping")
+"""Options of Beam that hold names of steps and loggers, which may be any."""
+INSTEAD = (
+    "set it where the steps run: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE with "
+    "~/.aws/credentials; GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login; "
+    "AZURE_STORAGE_CONNECTION_STRING"
+)
+
+_SECRET = "secret|passw(?:or)?d|passphrase|token|credential|key|signature"
+_WORD = re.compile(rf"(?:\w*(?:{_SECRET}|connectionstring)|pass|pwd|pw|creds?|sig)s?", re.IGNORECASE)
+_FILE = ("file", "path", "dir", "folder", "google_application_credentials")
+_PAIR = re.compile(  # NAME=value, and "NAME": "value" of what is no whole JSON
+    rf"""(?P<before>(?P<name>[\w.-]*(?:{_SECRET}|connection_?string|pass|pwd|pw|creds?|sig)[\w.-]*)(?:=|["']\s*:\s*))"""
+    r"""(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'}]+)""",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"(?P<before>://[^\s/?#:@]*:)[^\s/?#@]+(?=@)")
+
+
+def shown(flag: str) -> str:
+    """A flag as it may be printed and stored.
+
+    Args:
+        flag: such as `--s3_session_token=value`.
+    """
+    word, equals, value = flag.partition("=")
+    name = word.lstrip("-").replace("-", "_")
+    if not value or name in NAMES_OF_OTHERS:
+        return flag
+    return f"{word}{equals}{MASK if _is_secret(name) else _in_value(value)}"
+
+
+def in_text(text: str) -> str:
+    """A text without the values of what is named like a secret, and without the passwords of URLs."""
+
+    def hide(found: re.Match[str]) -> str:
+        return found["before"] + MASK if _is_secret(found["name"]) else found[0]
+
+    return _PASSWORD.sub(rf"\g<before>{MASK}", _PAIR.sub(hide, text))
+
+
+def refuse(flags: list[str], whose: str) -> None:
+    """Refuse flags that hold a secret.
+
+    Args:
+        flags: Beam's options.
+        whose: what would store them.
+
+    Raises:
+        UserError: naming the first such option, without its value, and what to use instead.
+    """
+    for flag in flags:
+        if shown(flag) != flag:
+            name = flag.partition("=")[0]
+            raise UserError(f"{name} holds a secret, which {whose} would store for others to read: {INSTEAD}")
+
+
+def _is_secret(name: str) -> bool:
+    plain = name.lower().replace("-", "_")
+    if plain in NO_SECRETS or plain.endswith(_FILE):
+        return False
+    words = re.split(r"[_.]+", plain.replace("connection_string", "connectionstring"))
+    return any(_WORD.fullmatch(word) for word in words)
+
+
+def _in_value(value: str) -> str:
+    """JSON by its names; other texts by what looks like a name and its value."""
+    try:
+        content = json.loads(value)
+    except ValueError:
+        return in_text(value)
+    hidden = _in_json(content)
+    return value if hidden == content else json.dumps(hidden)
+
+
+def _in_json(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {
+            name: MASK if _is_secret(name) and each not in (None, "", True, False) else _in_json(each)
+            for name, each in content.items()
+        }
+    if isinstance(content, list):
+        return [_in_json(each) for each in content]
+    return in_text(content) if isinstance(content, str) else content
