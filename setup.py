@@ -8,7 +8,7 @@ setup(
     description="Galaxy morphology catalogues from ensembles of Zoobot models, as one Apache Beam pipeline",
     packages=find_packages(include=["beam_zoo*", "pipelines*", "runners*", "examples*"]),
     package_data={"runners.flink": ["lock.json", "java/ServerFactory.java", "java/classes/**/*.class"]},
-    python_requires=">=3.11",
+    python_requires=">=3.11.1",  # 3.11.0 lets others of the machine into the processes that decode (CVE-2022-42919)
     install_requires=[
         "apache-beam>=2.77",
         "cryptography>=42",

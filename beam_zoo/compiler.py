@@ -1,13 +1,13 @@
 """Functions of numbers, compiled for this processor when their module is imported."""
 
-import hashlib
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 import numba
+
+from beam_zoo import kept_code
+from beam_zoo.errors import UserError
 
 _CONFIG: Any = numba.config
 _SETTINGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -15,13 +15,8 @@ _COMPILING = threading.Lock()  # numba has one cache folder for all
 
 
 def cache_folder() -> str:
-    """Where compiled code is kept, for this kind of processor only: machines that share a home may be of several kinds."""
-    # And for these settings: numba itself only looks at the file of what it compiles.
-    kind = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()} {_SETTINGS}"
-    base = _CONFIG.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if base.startswith("~"):
-        raise RuntimeError("a user without a home")
-    return os.path.join(base, "beam_zoo", hashlib.sha256(kind.encode()).hexdigest()[:16])
+    """Where compiled code is kept, for these settings only: numba itself just looks at the file of what it compiles."""
+    return kept_code.for_this_processor("numba", _SETTINGS, kept_code.NUMBA)
 
 
 def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -31,6 +26,9 @@ def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., 
         returns: numba's type of what the function returns.
         takes: numba's types of its arguments.
         more: settings of numba's.
+
+    Raises:
+        UserError: others could put code where it is kept.
     """
 
     def compile_now(function: Callable[..., Any]) -> Any:
@@ -40,6 +38,8 @@ def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., 
             try:
                 _CONFIG.CACHE_DIR = cache_folder()
                 return numba.njit(returns(*takes), cache=True, **settings)(function)
+            except UserError:
+                raise
             except Exception:  # no folder, no space there, a damaged file: three seconds in each process
                 return numba.njit(returns(*takes), **settings)(function)
             finally:

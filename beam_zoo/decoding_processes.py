@@ -6,6 +6,7 @@ the time that an image needs.
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import gc
 import mmap
 import multiprocessing
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_zoo import images
+from beam_zoo import images, kept_code
 from beam_zoo.decoders import Decoded, Decoders, Decoding, Left, Wanted, decode
 from beam_zoo.device import one_thread
 from beam_zoo.errors import RunFailed
@@ -122,7 +123,10 @@ def begin_to_import() -> None:
 
     Raises:
         OSError: it cannot be started here, for example where the path of the temporary folder is too long for a socket.
+        UserError: others could put code where it is kept; that process could not say so in a line.
     """
+    with contextlib.suppress(OSError, RuntimeError):  # nothing is kept then
+        kept_code.folder(kept_code.NUMBA)
     _Context().set_forkserver_preload([__name__, "beam_zoo.compiled_image", "galaxy_datasets.transforms"])
     # Ctrl-C in a terminal means all processes, and this one would print a stack trace until it has imported everything.
     multiprocessing.resource_tracker.ensure_running()

@@ -18,6 +18,7 @@ from beam_zoo.decoding_processes import begin_to_import
 from beam_zoo.device import Pieces, out_of_memory, set_up_torch, used_here
 from beam_zoo.errors import UserError, one_line
 from beam_zoo.half_weights import with_half_weights
+from beam_zoo.kept_code import keep_torch_code
 from beam_zoo.members import Member
 from beam_zoo.records import Batch
 from beam_zoo.run import Run
@@ -67,6 +68,7 @@ class MemberModel(nn.Module):
     def _compile(self) -> None:
         from torch._dynamo import config
 
+        keep_torch_code()
         # Members of one architecture share its code, and each size of view or of batch is compiled anew. By default torch
         # silently stops to compile after eight.
         config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_SIZES, True

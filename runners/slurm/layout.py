@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import os
-import stat
 from pathlib import Path
 
+from beam_zoo import private_folder
 from beam_zoo.errors import UserError
 from beam_zoo.files import write_json
 from beam_zoo.output import JOBS
@@ -24,13 +24,8 @@ def own_folder(output: str, job: str) -> Path:
         UserError: somebody else made it, or opened it.
     """
     path = folder(output) / job
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid != os.geteuid()
-        or stat.S_IMODE(found.st_mode) != 0o700
-    ):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if private_folder.fault(str(path)):
         raise UserError(f"{path} is not a folder of yours alone (mode 700): remove it, and submit again")
     return path
 
