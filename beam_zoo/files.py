@@ -274,6 +274,18 @@ def remove(*paths: str) -> None:
                 os.unlink(path)
 
 
+def remove_folder(folder: str) -> None:
+    """Remove a folder and the files in it.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    remove(*(os.path.join(folder, name) for name in names(folder)))
+    if not is_object(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
 def read_file(path: str) -> bytes:
     """All bytes of a checkpoint: a local file, an object, or what else Beam's filesystems read.
 

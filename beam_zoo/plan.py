@@ -25,11 +25,14 @@ from beam_zoo.errors import UserError, is_out_of_reach, one_line
 from beam_zoo.files import (
     exists,
     for_arrow,
+    is_folder,
     is_object,
     publish,
     read_bytes,
     read_file,
     read_json,
+    remove,
+    remove_folder,
     sha256,
     stamp,
     write_json,
@@ -272,7 +275,7 @@ def read(output: str) -> Plan | None:
 
 
 def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: dict[str, str]) -> None:
-    """Publish a plan: whole, or not at all. If another job publishes one first, that one stays.
+    """Publish a plan: whole, or not at all. If another job publishes one first, that one stays, and alone.
 
     Args:
         plan: the plan.
@@ -284,6 +287,9 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
         StorageFull: the disk or the quota is full.
         UserError: the output cannot be written.
     """
+    files = [os.path.join(output, path) for path in staged]
+    folders = [plan.rows_folder(output), *([plan.carried_folder(output)] if plan.carried else [])]
+    new = [path for path in files if not exists(path)], [path for path in folders if not is_folder(path)]
     writers = [RowWriter(plan.rows_folder(output), plan, (ID, LOCATION))]
     if plan.carried:
         writers.append(RowWriter(plan.carried_folder(output), plan, plan.carried))
@@ -294,7 +300,21 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
             raise UserError(f"{source} has changed while the run was planned: run the same command again")
         publish(os.path.join(output, path), data, replace=True)
     # Parts get their names in the same way: where that cannot be done, it is found out now.
-    write_json(_path(output), _content(plan), replace=False)
+    if not write_json(_path(output), _content(plan), replace=False):
+        _take_back(output, *new)
+
+
+def _take_back(output: str, new_files: list[str], new_folders: list[str]) -> None:
+    """Remove what was written for a plan that came second, but for what the first has too."""
+    there = read(output)
+    if there is None:
+        return
+    needed = {there.rows_folder(output), there.carried_folder(output)}
+    needed |= {os.path.join(output, member.path) for member in there.members}
+    remove(*(path for path in new_files if path not in needed))
+    for folder in new_folders:
+        if folder not in needed:
+            remove_folder(folder)
 
 
 def _write_rows(writers: list[RowWriter], batches: Iterator[pa.RecordBatch]) -> None:

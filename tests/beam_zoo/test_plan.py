@@ -132,6 +132,34 @@ def test_the_first_of_two_plans_stays(tmp_path: Path) -> None:
     assert [path.name for path in Path(output).iterdir()] == ["_plan"]
 
 
+def test_of_a_plan_that_comes_second_nothing_is_left(tmp_path: Path) -> None:
+    """Neither rows, nor carried columns, nor checkpoints, but for what the first has too."""
+    output, table = str(tmp_path / "out"), _table(20)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    paths = {name: f"_plan/members/{files.sha256(name.encode())[:16]}.ckpt" for name in "abc"}
+    first = _plan(20, 5, members=tuple(_member(name, path=paths[name]) for name in "ab"))
+    second = _plan(20, 10, members=tuple(_member(name, path=paths[name]) for name in "bc"))
+    third = dataclasses.replace(first, seed=7, carried=("name",), carried_digest="d" * 64)
+
+    def write(plan: Plan, meanwhile: Iterator[pa.RecordBatch]) -> None:
+        staged = {member.path: str(tmp_path / member.name) for member in plan.members}
+        plans.write(plan, output, meanwhile, staged)
+
+    def others_first() -> Iterator[pa.RecordBatch]:
+        write(first, _batches(table, 9))
+        there.extend(sorted(path for path in tmp_path.rglob("*")))
+        yield from _batches(table, 9)
+
+    there: list[Path] = []
+    write(second, others_first())
+    assert plans.read(output) == first
+    assert sorted(path for path in tmp_path.rglob("*")) == there
+    write(third, _batches(table, 9))
+    assert sorted(path for path in tmp_path.rglob("*")) == there
+    assert first.read_table_rows(output, 0).to_pylist() == table.to_pylist()
+
+
 def test_a_plan_that_fails_is_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that it has written are in nobody's way."""
 
