@@ -67,7 +67,7 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
     """
     from beam_zoo import audit as audits
     from beam_zoo import audit_plan
-    from runners import beam_options
+    from runners import beam_options, start
 
     runner = beam_options.runner_name(flags)
     if report is None and runner != beam_options.DIRECT:
@@ -83,7 +83,7 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
         else:
             subject = _run_of(plan, output, manifest, findings)
         where = temporary if report is None else report
-        _run(lambda p: checks(p, subject.elements, subject.check, where), flags)
+        start.run(lambda p: checks(p, subject.elements, subject.check, where), flags)
         found = _found(where)
     lines = [each for each in found if isinstance(each, str)]
     counts = dict(each for each in found if not isinstance(each, str))
@@ -225,19 +225,6 @@ def _read_plan(output: str, findings: Any) -> "Plan | None":
         findings.add(f"{plans.FOLDER}/plan.json", f"cannot be read ({type(error).__name__}: {error})")
         return None
     return plan
-
-
-def _run(build: Any, flags: list[str]) -> None:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    from runners import beam_options, direct
-
-    if beam_options.runner_name(flags) == beam_options.DIRECT:
-        direct.run(build, flags)
-        return
-    with beam.Pipeline(options=PipelineOptions(flags)) as p:
-        build(p)
 
 
 def _found(report: str) -> list[Any]:

@@ -28,10 +28,11 @@ SHOWN = 20
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return command.guarded(lambda: _main(argv))
+    return command.guarded(lambda: work(argv))
 
 
-def _main(argv: list[str] | None) -> int:
+def work(argv: list[str] | None) -> int:
+    """The command without what `guarded` makes of errors; returns its exit code."""
     parser = Parser(prog="python -m pipelines.finish", description=DESCRIPTION)
     parser.add_argument("output", metavar="OUT", help="folder of the output")
     parser.add_argument(
@@ -66,6 +67,7 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
     from beam_zoo.run import Run
     from pipelines import manifest as manifests
     from pipelines.build import build_tables
+    from runners import beam_options
 
     begin = time.time()
     made = plan.read(output)
@@ -83,6 +85,11 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
             print(f"--snippets {each}")
         return NOT_COMPLETE
     run = Run(made, output, made.image_root, 1, "cpu")
+    if (runner := beam_options.runner_name(flags)) != beam_options.DIRECT:
+        print(
+            f"note: the tables are built on this machine; {made.command} with --runner={runner} builds them there",
+            file=sys.stderr,
+        )
     outputs.remove_manifest(output)
     reports = build_tables(run, flags)
     _say_what_may_pass(run, stored)

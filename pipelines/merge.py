@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_zoo import members as member_files
 from beam_zoo import output as outputs
@@ -30,7 +29,7 @@ from beam_zoo.versions import changes, versions
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames
-from runners import beam_options, direct, secrets
+from runners import beam_options, secrets, start
 
 MARK = "_aggregate.json"
 WORK = "_work"
@@ -123,8 +122,7 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
             for refs in of_run.values()
             for ref in refs
         ]
-        with beam.Pipeline(options=PipelineOptions(flags)) as p:
-            tables(p, pieces, union, output)
+        start.run(lambda p: tables(p, pieces, union, output), flags)
         return []
     # The local runner keeps every shuffle in memory: a few table parts at a time, each from what it needs.
     read = []
@@ -134,13 +132,13 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
     largest = max(source.plan.snippet_size for source in union.sources)
     at_once = table_parts_at_once(union.part_rows, len(union.layouts.samples) * len(union.outputs))
     rows = union.part_rows * max(at_once, -(-largest // union.part_rows))
-    for start in range(0, union.rows, rows):
-        some = pieces_of(union, stored, range(start, min(union.rows, start + rows)))
+    for first in range(0, union.rows, rows):
+        some = pieces_of(union, stored, range(first, min(union.rows, first + rows)))
 
         def build_some(p: beam.Pipeline, pieces: list[Piece] = some) -> None:
             tables(p, pieces, union, output)
 
-        direct.run(build_some, flags)
+        start.run(build_some, flags)
     return read
 
 

@@ -82,7 +82,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
             )
             error = RuntimeError(text)
             raise known_error(error) or RunFailed(
-                f"the runner failed: {summary(text)}; the same command goes on"
+                f"the runner failed: {summary(text)}; try the same command again"
             )
     finally:
         with contextlib.suppress(RunFailed):
@@ -139,5 +139,5 @@ class _Cluster:
         except requests.RequestException as error:
             said = "" if error.response is None else f": {error.response.text[:2000]}"
             raise RunFailed(
-                f"the runner failed: {one_line(error)}{one_line(said)}; the same command goes on"
+                f"the runner failed: {one_line(error)}{one_line(said)}; try the same command again"
             ) from None
