@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from beam_zoo.errors import RunFailed, UserError
 from runners.flink import failures, jvm, keys
 from runners.flink.job_manager import JobManager, Ports
-from runners.flink.nodes import MISTAKE, Nodes, end
+from runners.flink.nodes import MISTAKE, Nodes, Start, end
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -63,7 +63,8 @@ class Application:
     def __init__(self, settings: Settings, nodes: Nodes) -> None:
         self._settings, self._nodes = settings, nodes
         self._taskmanagers: dict[str, subprocess.Popen[bytes]] = {}
-        self._starts = dict.fromkeys(nodes.names, 0)
+        self._count = dict.fromkeys(nodes.names, 0)
+        self._starts: dict[str, Start] = {}
         self._started: dict[str, float] = {}
         self._came: set[str] = set()  # identities that have registered
         self._ended: dict[str, float] = {}  # when those of them that hung were ended
@@ -164,15 +165,16 @@ class Application:
         ]
 
     def _start(self, name: str) -> None:
-        self._starts[name] += 1
+        self._count[name] += 1
         flink = self._settings.installation / "flink"
         identity, log = self._identity(name), self._log(name)
+        self._starts[name] = Start(self._nodes, log)
         self._taskmanagers[name] = self._nodes.start(name, identity, self._manager.environment(), flink, log)
         self._started[name] = time.monotonic()
 
     def _identity(self, name: str) -> str:
         """What a TaskManager registers as: its name, and the number of its start."""
-        return f"{name}~{self._starts[name]}"
+        return f"{name}~{self._count[name]}"
 
     def _log(self, name: str) -> Path:
         return self._settings.folder / f"taskmanager-{name}.log"
@@ -214,9 +216,11 @@ class Application:
             elif time.monotonic() - self._started[name] > self._settings.registration_seconds:
                 late.append(name)
         if late:
+            refusals = [f" ({refusal})" for name in late if (refusal := self._starts[name].refusal())]
             raise RunFailed(
                 f"{len(late)} of {len(self._taskmanagers)} TaskManagers did not come in "
-                f"{self._settings.registration_seconds:.0f} s: {', '.join(late)}; see their logs in {self._settings.folder}"
+                f"{self._settings.registration_seconds:.0f} s: {', '.join(late)}"
+                f"{refusals[0] if refusals else ''}; see their logs in {self._settings.folder}"
             )
 
     def _refuse_to_wait_for_a_link(self, name: str, process: "subprocess.Popen[bytes]", since: float) -> None:
@@ -233,7 +237,7 @@ class Application:
         what = f"TaskManager {name} ended (exit code {code})"
         self._stillborn[name] = 0 if self._identity(name) in self._came else self._stillborn[name] + 1
         if self._stillborn[name] >= STILLBORN:
-            last = failures.last_cause(self._log(name))
+            last = self._starts[name].refusal() or failures.last_cause(self._log(name))
             raise RunFailed(f"{what} before it registered, {STILLBORN} times: {last}; see {self._log(name)}")
         if not self._restarts_left:
             raise RunFailed(f"{what}, and was started again often enough: see {self._settings.folder}")

@@ -18,7 +18,7 @@ from runners.flink import failures, install
 from runners.flink.boot import LOGS, PYTHON
 from runners.flink.failures import Failure, Failures
 from runners.flink.keys import Key
-from runners.flink.nodes import Nodes, end
+from runners.flink.nodes import Nodes, Start, end
 
 JOB_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
 REST_SECONDS = 5.0
@@ -55,6 +55,7 @@ class JobManager:
         self._archive = private / "archive"
         self._scratch = private / "jobmanager"
         self._process: subprocess.Popen[bytes] | None = None
+        self._start: Start | None = None
         self._client: ssl.SSLContext | None = None
         self._job_is_there = False
 
@@ -114,7 +115,9 @@ class JobManager:
         script = self._installation / "flink" / "bin" / "standalone-job.sh"
         words = [str(script), "start-foreground", "--job-classname", JOB_CLASS, "--job-id", self._job_id]
         words += ["-D", f"io.tmp.dirs={self._scratch}", "-D", f"web.tmpdir={self._scratch}"]
-        self._process = nodes.start_here(words, self.environment(), self._logs / "jobmanager.log")
+        log = self._logs / "jobmanager.log"
+        self._start = Start(nodes, log)
+        self._process = nodes.start_here(words, self.environment(), log)
 
     def is_running(self) -> bool:
         """Whether the process is there."""
@@ -133,9 +136,11 @@ class JobManager:
             StorageFull: a worker found the output's disk full.
             RunFailed: anything else.
         """
-        assert self._process is not None
+        assert self._process is not None and self._start is not None
         file = self._archive / self._job_id
         if not file.exists():
+            if refusal := self._start.refusal():
+                raise RunFailed(f"Flink's JobManager cannot be started: {refusal}; see {self._logs}")
             last = failures.last_cause(self._logs / "jobmanager.log")
             raise RunFailed(
                 f"Flink's JobManager ended with exit code {self._process.returncode} and left no result"

@@ -40,8 +40,31 @@ class Nodes(Protocol):
     def reaches(self, name: str) -> bool:
         """Whether the host of a TaskManager answers on the network."""
 
+    def refusal(self, log: Path) -> str:
+        """What is said of the last start with this log where nothing has written to it; may be empty."""
+
     def stop(self) -> None:
         """Ask all that was started to end."""
+
+
+class Start:
+    """A start of a program: whether it has said anything since.
+
+    Args:
+        nodes: what starts it.
+        log: where its output goes, behind what is there.
+    """
+
+    def __init__(self, nodes: Nodes, log: Path) -> None:
+        self._nodes, self._log, self._before = nodes, log, _size(log)
+
+    def refusal(self) -> str:
+        """Why the program never began, once it is known to have ended; empty if it began."""
+        return "" if _size(self._log) > self._before else self._nodes.refusal(self._log)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def end(process: "subprocess.Popen[bytes]", seconds: float) -> None:

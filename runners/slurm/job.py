@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ from pipelines.options import Options, Parser
 from runners.flink import install
 from runners.flink.job_manager import LOOPBACK, Ports
 from runners.forgiving import forgive
-from runners.slurm import layout
+from runners.slurm import cores, layout
+from runners.slurm.ask import ask_slurm
+from runners.slurm.nodes import Allocation, SlurmNodes
 from runners.slurm.script import seconds_of
 
 COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
@@ -49,10 +50,12 @@ def _main(words: list[str]) -> int:
 def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     options = parse_command(theirs, ["--runner=FlinkRunner"])
     from runners.flink.application import Application, Settings
-    from runners.slurm.nodes import Allocation, SlurmNodes
 
     allocation = Allocation.here()
-    nodes = SlurmNodes(allocation, settings.pop("gpus_per_node"))
+    gpus = settings.pop("gpus_per_node")
+    nodes = SlurmNodes(allocation, gpus)
+    if said := cores.note(max(1, gpus)):
+        print(said, file=sys.stderr, flush=True)
     folder = layout.own_folder(options.output, allocation.job)
     flink = install.check(settings.pop("flink"))
     application = Application(
@@ -193,8 +196,7 @@ def _why_it_was_stopped(job: str) -> Iterator[None]:
 
 
 def _seconds_left(job: str) -> int | None:
-    words = ["squeue", "--noheader", "--format=%L", f"--jobs={job}"]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = ask_slurm("squeue", "--noheader", "--format=%L", f"--jobs={job}")
     text = done.stdout.strip()
     return 0 if text == PAST_THE_END else seconds_of(text)
 

@@ -1,23 +1,19 @@
 """Jobs that were submitted: how far they are, what they wrote, and their end."""
 
-import collections
 import glob
 import os
 import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
 from beam_zoo import output as outputs
 from beam_zoo import parts, plan
-from beam_zoo.errors import UserError, one_line
-from runners.slurm import layout
+from beam_zoo.errors import UserError
+from runners.slurm import ends, layout
+from runners.slurm.ask import accounting, ask, describe
+from runners.slurm.ends import ENDED
 from runners.slurm.layout import Record
-from runners.slurm.nodes import ask, ask_slurm
-
-ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
-ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
 
 
 def find(job: str, output: str | None) -> Record:
@@ -34,7 +30,7 @@ def find(job: str, output: str | None) -> Record:
         raise UserError(f"a job's id is a number, not {job!r}")
     if output is not None:
         return layout.record(output, job)
-    for text in (_scontrol(job), _sacct(job, "SubmitLine")):
+    for text in (describe(job), accounting(job, "SubmitLine")):
         for path in re.findall(r"(?:Command=| )(/.*?\.sh)(?:\s|$)", text):
             if os.path.basename(os.path.dirname(path)) == outputs.JOBS:
                 return layout.record(os.path.dirname(os.path.dirname(path)), job)
@@ -45,9 +41,9 @@ def find(job: str, output: str | None) -> Record:
 
 def status(record: Record) -> list[str]:
     """Lines that say what the job does, and how far the output is."""
-    lines = [f"job {record.job} ({record.engine}): {_state(record.job)}"]
-    if record.finish:
-        lines.append(f"job {record.finish} (tables): {_state(record.finish)}")
+    lines = [f"job {record.job} ({record.engine}): {_states(record) or _state(record.job, record.log)}"]
+    if record.finish and record.finish_log:
+        lines.append(f"job {record.finish} (tables): {_state(record.finish, record.finish_log)}")
     made = plan.read(record.output)
     if made is None:
         return [*lines, f"{record.output} has no plan any more"]
@@ -79,30 +75,23 @@ def _rate(record: Record, made: plan.Plan, done: parts.Stored) -> float:
 
 def _start(job: str) -> float | None:
     """When the job (the first task of an array) started, in seconds since 1970."""
-    found = re.findall(r"\bStartTime=(\d\S+)", _scontrol(job))
+    found = re.findall(r"\bStartTime=(\d\S+)", describe(job))
     moments = [time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) for text in found]
     return min((moment for moment in moments if moment <= time.time()), default=None)
 
 
-def _state(job: str) -> str:
-    """Slurm's word for it, and what it says of the reason and the time."""
-    described = _scontrol(job)
-    states = re.findall(r"\bJobState=(\S+)", described)
-    if not states:
-        known = _sacct(job, "State,ExitCode,Elapsed").split("\n")[0].split("|")
+def _state(job: str, log: str) -> str:
+    """Slurm's word for a job that is no array, and what it says of the reason and the time."""
+    described = describe(job)
+    found = dict(re.findall(r"\b(JobState|Reason|RunTime|TimeLimit|NodeList|ExitCode)=(\S+)", described))
+    if not found:
+        known = accounting(job, "State,ExitCode,Elapsed").split("\n")[0].split("|")
         return (
             f"{known[0]}, exit code {known[1]}, {known[2]}"
             if len(known) == 3
             else "ended; Slurm has forgotten it"
         )
-    tasks = re.findall(r"\bArrayTaskId=(\S+).*?\bJobState=(\S+)", described)
-    if tasks:
-        counts: collections.Counter[str] = collections.Counter()
-        for numbers, state in tasks:
-            counts[state] += _count_tasks(numbers)
-        return ", ".join(f"{count} {state}" for state, count in counts.items())
-    found = dict(re.findall(r"\b(Reason|RunTime|TimeLimit|NodeList|ExitCode)=(\S+)", described))
-    state = states[0]
+    state = ends.named(found["JobState"], log)
     if state == "PENDING":
         return f"PENDING ({found['Reason']})"
     if state in ENDED:
@@ -110,10 +99,10 @@ def _state(job: str) -> str:
     return f"{state} on {found['NodeList']} for {found['RunTime']} of {found['TimeLimit']}"
 
 
-def _count_tasks(numbers: str) -> int:
-    """Of `4`, or of what waits, `2-7,9%3`."""
-    ranges = [each.split("-") for each in numbers.partition("%")[0].split(",")]
-    return sum(int(each[-1]) - int(each[0]) + 1 for each in ranges)
+def _states(record: Record) -> str:
+    """Of an array: how many tasks are in each state."""
+    found = ends.tasks(record)
+    return ", ".join(f"{len(numbers)} {state}" for state, numbers in found.items())
 
 
 def _time(seconds: float) -> str:
@@ -172,30 +161,8 @@ def cancel(record: Record) -> list[str]:
 
 def is_held(job: str) -> bool:
     """Whether it waits for somebody to release it."""
-    return "Reason=JobHeld" in _scontrol(job)
+    return "Reason=JobHeld" in describe(job)
 
 
 def _is_waiting_or_running(job: str) -> bool:
-    return bool(set(re.findall(r"\bJobState=(\S+)", _scontrol(job))) - ENDED)
-
-
-def _scontrol(job: str) -> str:
-    """Slurm's description of a job, a line a task; empty when it has forgotten it.
-
-    Raises:
-        UserError: Slurm does not answer, or is not there.
-    """
-    done = ask_slurm("scontrol", "--oneliner", "show", "job", job)
-    if done.returncode and "Invalid job id" not in done.stderr:
-        raise UserError(f"Slurm does not answer: {one_line(done.stderr)}")
-    return "" if done.returncode else done.stdout
-
-
-def _sacct(job: str, fields: str) -> str:
-    """What Slurm's accounting, where a cluster has one, remembers of a job."""
-    words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", f"--format={fields}"]
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return bool(set(re.findall(r"\bJobState=(\S+)", describe(job))) - ENDED)

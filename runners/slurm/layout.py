@@ -63,9 +63,14 @@ class Record:
         """Of the job, and of the one that builds the tables."""
         return [self.job] if self.finish is None else [self.job, self.finish]
 
+    @property
+    def path(self) -> Path:
+        """Its file, beside the script."""
+        return folder(self.output) / f"{self.job}.json"
+
     def write(self) -> None:
-        """Keep it beside the script."""
-        write_json(str(folder(self.output) / f"{self.job}.json"), dataclasses.asdict(self))
+        """Keep it."""
+        write_json(str(self.path), dataclasses.asdict(self))
 
 
 def records(output: str) -> list[Record]:

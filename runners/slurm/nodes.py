@@ -11,6 +11,7 @@ from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
 from runners.slurm.address import address_towards
+from runners.slurm.ask import ask, ask_slurm, without_options
 from runners.slurm.script import plain
 
 STOP_SECONDS = 5
@@ -91,17 +92,24 @@ class SlurmNodes:
     ) -> "subprocess.Popen[bytes]":
         """Start a TaskManager as a step of its own; see `runners.flink.nodes.Nodes`."""
         host, number = self._places[name]
+        # Any kind of GPU, however the job asked for it: it gets those that the job has.
         step = [f"--gpus-per-node={self._gpus}"] if self._gpus else []
         words = [sys.executable, "-m", "runners.slurm.taskmanager", f"--name={name}", f"--flink={flink}"]
         words += [f"--identity={identity}", f"--jobmanager={self.address}"]
         words += [f"--gpu={number}", f"--of={self._gpus}"] if self._gpus else []
-        return _step(host, step, words, environment, log)
+        return self._step(host, step, words, environment, log)
 
     def start_here(
         self, words: list[str], environment: dict[str, str], log: Path
     ) -> "subprocess.Popen[bytes]":
         """A step too: Slurm ends it with the job."""
-        return _step(self._here, [], words, environment, log)
+        return self._step(self._here, [], words, environment, log)
+
+    def refusal(self, log: Path) -> str:
+        """What srun said of the last start with this log; see `runners.flink.nodes.Nodes`."""
+        said = _words(log).read_text(errors="replace") if _words(log).exists() else ""
+        lines = re.findall(r"^srun: (?:error|fatal): (.*)", said, re.MULTILINE)
+        return one_line(f"srun: {'; '.join(lines)}") if lines else ""
 
     def reaches(self, name: str) -> bool:
         """Whether Slurm's daemon on the host of a TaskManager takes a connection."""
@@ -115,45 +123,21 @@ class SlurmNodes:
 
     def stop(self) -> None:
         """SIGTERM to all steps: srun itself would kill its tasks at once."""
-        words = ["scancel", "--quiet", "--signal=TERM", self._job]
         # Of a job that Slurm itself is ending or requeueing, scancel waits and tries again; those steps end anyway.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=STOP_SECONDS)
+            ask_slurm("scancel", "--quiet", "--signal=TERM", self._job, timeout=STOP_SECONDS)
+
+    def _step(
+        self, host: str, options: list[str], words: list[str], environment: dict[str, str], log: Path
+    ) -> "subprocess.Popen[bytes]":
+        step = ["srun", f"--jobid={self._job}", *STEP, *options]
+        step += [f"--nodelist={host}", f"--output={plain(str(log))}"]
+        # The job's own variables would be options of its steps; slurmd gives a step those of the step.
+        variables = {**without_options(environment), "SLURM_JOB_ID": self._job}
+        with open(_words(log), "wb") as said:
+            return subprocess.Popen([*step, *words], env=variables, stdin=subprocess.DEVNULL, stderr=said)
 
 
-def _step(
-    host: str, options: list[str], words: list[str], environment: dict[str, str], log: Path
-) -> "subprocess.Popen[bytes]":
-    step = ["srun", *STEP, *options, f"--nodelist={host}", f"--output={plain(str(log))}"]
-    return subprocess.Popen([*step, *words], env=environment, stdin=subprocess.DEVNULL)
-
-
-def ask(*words: str) -> str:
-    """What a command of Slurm prints.
-
-    Raises:
-        UserError: it is not there, or says no.
-    """
-    done = ask_slurm(*words)
-    if done.returncode:
-        raise UserError(
-            f"{words[0]}: {one_line(done.stderr or done.stdout or f'exit code {done.returncode}')}"
-        )
-    return done.stdout
-
-
-def ask_slurm(*words: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Slurm, which sees no `SBATCH_` variable: those would win over the script's own lines.
-
-    Raises:
-        UserError: it is not there.
-    """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
-    try:
-        return subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment
-        )
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no {words[0]} on the PATH: this machine is not of a cluster with Slurm"
-        ) from None
+def _words(log: Path) -> Path:
+    """Where srun's own words go, which are of no use while its task writes a log."""
+    return log.with_suffix(".srun")

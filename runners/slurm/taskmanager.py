@@ -15,6 +15,7 @@ from beam_zoo.errors import UserError
 from runners.flink import jvm
 from runners.flink.boot import SOCKETS
 from runners.flink.nodes import MISTAKE
+from runners.slurm import cores
 from runners.slurm.address import address_towards
 
 WORKER = "runners.flink.worker"
@@ -41,9 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", flush=True)
         return MISTAKE
-    # A TaskManager's Python worker takes its share of the cores that the job has here.
-    cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("SLURM_CPUS_ON_NODE", os.cpu_count() or 1)))
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // options.of)))
+    if not environment.get("OMP_NUM_THREADS"):
+        environment["OMP_NUM_THREADS"] = str(cores.share(options.of))
     return _run(options, own, environment)
 
 

@@ -8,29 +8,14 @@ from pathlib import Path
 import pytest
 
 from beam_zoo.errors import UserError
+from runners.slurm import cores
 from runners.slurm.__main__ import main
+from runners.slurm.ask import ask
 from runners.slurm.job import ports as job_ports
 from runners.slurm.layout import Record, own_folder
 from runners.slurm.nodes import Allocation
 
 FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """Puts a program on the PATH that prints a text, whatever it is asked."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def write(name: str, text: str, code: int = 0) -> Path:
-        path = folder / name
-        where = " >&2" if code else ""
-        path.write_text(f"#!/bin/sh\ncat{where} <<'END'\n{text}\nEND\nexit {code}\n")
-        path.chmod(0o755)
-        return path
-
-    return write
 
 
 @pytest.fixture
@@ -173,3 +158,31 @@ def test_ports():
             other = job_ports("4711", "127.0.0.1")
         assert other == job_ports("5720", "127.0.0.1") != first
     assert all(20_000 <= job_ports(str(n), "127.0.0.1").rest < 32_000 for n in range(0, 7000, 97))
+
+
+def test_variables_around(program, monkeypatch):
+    """What stands for options of Slurm's commands does not reach them; what finds the cluster does."""
+    for name in ("SLURM_GPUS_PER_NODE", "SBATCH_TIMELIMIT", "SQUEUE_STATES", "SCANCEL_STATE", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "1")
+    for name in ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SLURMS"):
+        monkeypatch.setenv(name, "kept")
+    program("scontrol", "").write_text("#!/bin/sh\nenv\n")
+    found = [line.partition("=")[0] for line in ask("scontrol").splitlines()]
+    ours = {name for name in found if name.startswith(("SL", "SB", "SQ", "SC"))}
+    assert ours == {"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SLURMS", "SLURM_BITSTR_LEN"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "workers", "said"),
+    [
+        ("", 1, None),
+        ("2", 1, "OMP_NUM_THREADS=2 of the shell that submitted: a worker computes on 2 of its 8 cores"),
+        ("2", 4, "OMP_NUM_THREADS=2 of the shell that submitted: a worker computes on 2 of its 2 cores"),
+    ],
+)
+def test_cores(monkeypatch, variable, workers, said):
+    """A worker's share of what the job has here, and what OMP_NUM_THREADS leaves of it."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "8")
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert cores.share(workers) == 8 // workers and cores.note(workers) == said

@@ -1,0 +1,93 @@
+"""How jobs, and the tasks of an array, ended: Slurm's words for it, and what it says only in a log."""
+
+import collections
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from runners.slurm.ask import accounting, describe
+from runners.slurm.layout import Record
+
+MEMORY = "OUT_OF_MEMORY"
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", MEMORY}
+ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
+_UNSPECIFIC = {"CANCELLED", "FAILED"}
+_KILLED = re.compile(
+    r"^slurmstepd\S*: error: .*(oom[-_ ]kill|exceeded .*memory limit)", re.IGNORECASE | re.MULTILINE
+)
+"""What slurmstepd writes where a cgroup, or what it has measured itself, made it end a step."""
+TAIL = 4096
+
+
+def named(state: str, log: str) -> str:
+    """A state as Slurm says it, but for a job that it killed for memory and calls failed.
+
+    Args:
+        state: `FAILED`, for example.
+        log: of the job.
+    """
+    return MEMORY if state in _UNSPECIFIC and _was_killed_for_memory(log) else state
+
+
+def tasks(record: Record) -> dict[str, list[int]]:
+    """Numbers of an array's tasks, by state; empty of another job, and where Slurm has forgotten it."""
+    found = re.findall(r"\bArrayTaskId=(\S+).*?\bJobState=(\S+)", describe(record.job))
+    if not found and record.finish:
+        known = accounting(record.job, "JobID,State")
+        found = re.findall(r"^\d+_\[?([\d,%-]+)\]?\|(\w+)", known, re.MULTILINE)
+    states = collections.defaultdict(list)
+    for numbers, state in found:
+        for number in _numbers(numbers):
+            states[named(state, _log(record, number))].append(number)
+    return dict(states)
+
+
+def summary(record: Record) -> str:
+    """How the tasks of an array ended, in one line."""
+    found = tasks(record)
+    forgotten = not found
+    if forgotten:
+        pattern = glob.escape(os.path.dirname(record.log)), f"{record.job}_*.log"
+        logs = [path for path in glob.glob(os.path.join(*pattern)) if _was_killed_for_memory(path)]
+        killed = [int(Path(path).stem.rpartition("_")[2]) for path in logs]
+        found = {MEMORY: killed} if killed else {}
+    lines = [f"{state} {_ranges(numbers)}" for state, numbers in sorted(found.items())]
+    if forgotten:
+        lines.append(f"Slurm has forgotten how its tasks ended, see {record.log}")
+    if MEMORY in found:
+        lines.append("Slurm killed a task for memory, ask for more with --mem")
+    return "; ".join(lines)
+
+
+def _was_killed_for_memory(log: str) -> bool:
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.path.getsize(log) - TAIL))  # what an earlier start said is further up
+            return _KILLED.search(file.read().decode(errors="replace")) is not None
+    except OSError:
+        return False
+
+
+def _log(record: Record, task: int) -> str:
+    folder, name = os.path.split(record.log)
+    return os.path.join(folder, name.replace("%a", str(task)))
+
+
+def _numbers(text: str) -> Iterator[int]:
+    """Of `4`, or of what waits, `2-7,9%3`."""
+    for each in text.partition("%")[0].split(","):
+        first, _, last = each.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """`0-2 5` of 0, 1, 2, 5."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
