@@ -11,8 +11,9 @@ from pipelines.command import parse_checked
 from pipelines.options import COMMAND_LINE, Options, Parser, split_command_line
 from runners import secrets
 from runners.beam_options import runner_name
+from runners.slurm.ask import ask, ask_slurm
+from runners.slurm.gpus import Gpus, take
 from runners.slurm.job import COMMANDS, add_flink_options, whole
-from runners.slurm.nodes import ask, ask_slurm
 from runners.slurm.script import WARNING_SECONDS, sbatch_option, seconds_of
 
 FLINK, ARRAY = "flink", "array"
@@ -20,8 +21,8 @@ NOTE = (
     "Any other option before the -- is one of sbatch, in its long form; after it come the options of predict."
 )
 _OURS = {
-    **dict.fromkeys(("array", "ntasks", "ntasks-per-node"), "--tasks, with --engine array"),
-    **dict.fromkeys(("gpus", "gpus-per-task", "gpus-per-socket"), "--gpus_per_node"),
+    **dict.fromkeys(("array", "ntasks", "ntasks-per-node", "ntasks-per-gpu"), "--tasks, with --engine array"),
+    **dict.fromkeys(("gpus", "gpus-per-socket", "tres-per-task"), "--gpus_per_node, of each node"),
     "exclusive": "nothing, whole nodes are asked for, or --shared_nodes",
     "oversubscribe": "--shared_nodes",
     **dict.fromkeys(("output", "error", "open-mode"), "nothing: logs are below the output"),
@@ -41,7 +42,7 @@ class Submission:
     Attributes:
         engine: `flink` or `array`.
         nodes: how many.
-        gpus_per_node: 0 for none.
+        gpus: of each node.
         tasks: of an array.
         shared_nodes: whether other jobs may use the same nodes.
         print_only: whether only to print the scripts.
@@ -53,7 +54,7 @@ class Submission:
 
     engine: str
     nodes: int
-    gpus_per_node: int
+    gpus: Gpus
     tasks: int
     shared_nodes: bool
     print_only: bool
@@ -69,10 +70,9 @@ def make_parser(parser: Parser) -> Parser:
     add("--nodes", type=_count, default=1, metavar="N", help="nodes (default 1)")
     add(
         "--gpus_per_node",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="GPUs of each; the job then runs with --device=cuda",
+        metavar="N|TYPE:N",
+        help="GPUs of each; the job then runs with --device=cuda, a worker a GPU. Where a cluster wants it so: "
+        "--gres gpu:N, --gres gpu:TYPE:N or --gpus-per-task N",
     )
     add("--time", required=True, type=_time_limit, metavar="HH:MM:SS", help="time limit, as sbatch takes it")
     add(
@@ -111,13 +111,14 @@ def read(parser: Parser, words: Sequence[str]) -> Submission:
     """
     index = list(words).index("--") if "--" in words else len(words)
     own, theirs = words[:index], words[index + 1 :]
-    values, flags, stray = split_command_line(parser, own)
+    values, flags, stray = split_command_line(parser, _with_underscores(parser, own))
     if not theirs:
         raise UserError("after the options of the job come -- and those of predict (--help lists the first)")
     if stray:
         long = ": options of sbatch have their long form here" if stray[0].startswith("-") else ""
         raise UserError(f"{stray[0]!r} belongs to no option{long} (--help lists the options)")
     directives = _directives(flags, parser, values["print_only"])
+    gpus = take(values["gpus_per_node"], directives)
     directives = {"time": values["time"], **directives}
     engine = values["engine"] or (FLINK if values["nodes"] > 1 else ARRAY)
     settings = {
@@ -133,12 +134,12 @@ def read(parser: Parser, words: Sequence[str]) -> Submission:
     elif settings or values["flink"]:
         name = next(iter(settings), "flink")
         raise UserError(f"--{name} is of --engine flink, and this is --engine array")
-    options = _options(values["command"], theirs, engine, values["gpus_per_node"])
+    options = _options(values["command"], theirs, engine, gpus.count)
     return Submission(
         engine=engine,
         nodes=values["nodes"],
-        gpus_per_node=values["gpus_per_node"],
-        tasks=values["tasks"] or values["nodes"] * max(1, values["gpus_per_node"]),
+        gpus=gpus,
+        tasks=values["tasks"] or values["nodes"] * max(1, gpus.count),
         shared_nodes=values["shared_nodes"],
         print_only=values["print_only"],
         flink={"flink": values["flink"], **settings} if engine == FLINK else {},
@@ -148,14 +149,25 @@ def read(parser: Parser, words: Sequence[str]) -> Submission:
     )
 
 
+def _with_underscores(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The words, with underscores for dashes in the names of `submit`'s own options: sbatch has dashes in its own."""
+    own = {name for action in parser._actions for name in action.option_strings}
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        underscored = f"--{name[2:].replace('-', '_')}"
+        found.append(f"{underscored}{equals}{value}" if underscored in own else word)
+    return found
+
+
 def _directives(flags: list[str], parser: argparse.ArgumentParser, print_only: bool) -> dict[str, str | None]:
     """Options of sbatch, without their dashes; underscores may stand for dashes within."""
     found: dict[str, str | None] = {}
     for flag in flags:
         word, equals, value = flag[2:].partition("=")
         name = word.replace("_", "-")
-        if name in _OURS or (name == "gres" and "gpu" in value):
-            raise UserError(f"--{word} is set by submit: use {_OURS.get(name, '--gpus_per_node')}")
+        if name in _OURS:
+            raise UserError(f"--{word} is set by submit: use {_OURS[name]}")
         if re.search(r"[\r\n\0]", value):
             raise UserError(f"--{word}: a batch script cannot hold a line break there")
         found[name] = value if equals else None

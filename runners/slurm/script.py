@@ -5,8 +5,15 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from runners.slurm.gpus import Gpus, without_gpus
+
 WARNING_SECONDS = 60
 """How long before the time limit Slurm says so: time enough to end in order."""
+
+OMP_NOTE = (
+    '[ -z "$OMP_NUM_THREADS" ] || echo "OMP_NUM_THREADS=$OMP_NUM_THREADS of the shell that submitted: '
+    'this task computes on $OMP_NUM_THREADS of its $SLURM_CPUS_ON_NODE cores" >&2'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,61 +41,63 @@ class Batch:
     options: Sequence[str]
 
 
-def flink(
-    batch: Batch, *, nodes: int, gpus_per_node: int, shared_nodes: bool, settings: Mapping[str, object]
-) -> str:
+def flink(batch: Batch, *, nodes: int, gpus: Gpus, shared_nodes: bool, settings: Mapping[str, object]) -> str:
     """The script of a job that runs Flink on its nodes.
 
     Args:
         batch: see there.
         nodes: how many.
-        gpus_per_node: GPUs, and so TaskManagers, of a node; 0 for a TaskManager without one.
+        gpus: GPUs, and so TaskManagers, of a node; without any it has a TaskManager too.
         shared_nodes: whether other jobs may use the same nodes.
         settings: options of `runners.slurm.job`.
     """
     directives: dict[str, object] = {"nodes": nodes}
-    directives |= {"gpus-per-node": gpus_per_node} if gpus_per_node else {}
+    directives |= gpus.directives("ntasks-per-node")
     directives |= {} if shared_nodes else {"exclusive": None}
     directives |= {"output": f"{plain(batch.logs)}/%j.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
     own = [f"--{name}={value}" for name, value in settings.items()]
-    if gpus_per_node:
-        own.append(f"--gpus_per_node={gpus_per_node}")
+    if gpus.count:
+        own.append(f"--gpus_per_node={gpus.count}")
     words = [*map(_quoted, own), f"-- {batch.command}", *map(_quoted, batch.options)]
     return _script(batch, directives, "on Flink", [], "runners.slurm.job", words)
 
 
-def array(batch: Batch, *, ranges: Sequence[str], whole_nodes: bool, gpus_per_task: int) -> str:
+def array(batch: Batch, *, ranges: Sequence[str], whole_nodes: bool, gpus: Gpus) -> str:
     """The script of an array: each task predicts the snippets of one range.
 
     Args:
         batch: see there.
         ranges: `A:B`, one a task.
         whole_nodes: whether no other job may use a task's node.
-        gpus_per_task: 0 or 1.
+        gpus: of a task, one or none.
     """
     directives: dict[str, object] = {"array": f"0-{len(ranges) - 1}", "nodes": 1}
-    directives |= {"gpus-per-node": gpus_per_task} if gpus_per_task else {}
+    directives |= gpus.directives("ntasks")
     directives |= {"exclusive": None} if whole_nodes else {}
     directives |= {"output": f"{plain(batch.logs)}/%A_%a.log", "signal": f"B:TERM@{WARNING_SECONDS}"}
     lines = [
         f"snippets=({' '.join(ranges)})",
+        OMP_NOTE,
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}",
     ]
     words = [*map(_quoted, batch.options), '--snippets="${snippets[$SLURM_ARRAY_TASK_ID]}"']
     return _script(batch, directives, "some snippets a task", lines, f"pipelines.{batch.command}", words)
 
 
-def finish(batch: Batch, *, max_failure_fraction: float) -> str:
+def finish(batch: Batch, *, gpus: Gpus, max_failure_fraction: float) -> str:
     """The script of the job that builds the tables when an array has ended.
 
     Args:
-        batch: see there.
+        batch: see there; nothing that needs a GPU is asked for.
+        gpus: what the array's tasks have.
         max_failure_fraction: of the rows.
     """
+    batch = dataclasses.replace(batch, directives=without_gpus(batch.directives))
     directives: dict[str, object] = {"job-name": "beam-zoo-tables", "nodes": 1}
+    directives |= gpus.some(0).directives("ntasks")
     directives |= {"output": f"{plain(batch.logs)}/%j.log"}
     words = [shlex.quote(batch.output), f"--max_failure_fraction={max_failure_fraction:g}"]
-    return _script(batch, directives, "the tables", [], "pipelines.finish", words)
+    return _script(batch, directives, "the tables", [], "runners.slurm.tables", words)
 
 
 def _script(

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
@@ -16,7 +17,7 @@ from pipelines.describe import describe
 from pipelines.options import OPTIONS, Options, models_of
 from runners.flink import install, jvm
 from runners.slurm import jobs, layout, script
-from runners.slurm.nodes import ask, ask_slurm
+from runners.slurm.ask import ask, ask_slurm
 from runners.slurm.options import ARRAY, FLINK, Submission
 
 ENVIRONMENT = ("JAVA_HOME",)
@@ -48,6 +49,8 @@ def submit(wanted: Submission) -> int:
     output, plan = prepared.run.output, prepared.run.plan
     _refuse_paths(wanted.engine, [output, os.getcwd(), sys.executable, str(wanted.flink.get("flink", ""))])
     missing = [number for number in range(plan.snippets) if number not in prepared.stored]
+    if wanted.engine == ARRAY and not wanted.print_only:
+        wanted = _with_fewer_tasks(wanted, len(missing or range(plan.snippets)))
     texts = _scripts(wanted, output, missing, plan.snippets)
     if wanted.print_only:
         print("\n".join(texts), end="")
@@ -58,13 +61,10 @@ def submit(wanted: Submission) -> int:
         print(f"note: job {running[0]} works on {output} too: they share the work", file=sys.stderr)
     print(describe(prepared, options), file=sys.stderr)
     jobs.remove_old_keys(output, running)
-    record = _hand_in(wanted, output, texts)
-    try:
+    with _taken_back(output) as undo:
+        record = _hand_in(wanted, output, texts, undo)
         preparation.publish(prepared, overwrite=options.overwrite)
         record.write()
-    except BaseException:
-        jobs.cancel(record)
-        raise
     if "hold" not in wanted.directives:
         _release(record)
     print(f"job {record.job} ({record.engine}): {record.log}")
@@ -109,11 +109,11 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
         options=words_of(wanted.options),
     )
     if wanted.engine == FLINK:
-        nodes = {"nodes": wanted.nodes, "gpus_per_node": wanted.gpus_per_node}
-        return [script.flink(batch, **nodes, shared_nodes=wanted.shared_nodes, settings=wanted.flink)]
-    gpus = 1 if wanted.gpus_per_node else 0
+        nodes, gpus, shared = wanted.nodes, wanted.gpus, wanted.shared_nodes
+        return [script.flink(batch, nodes=nodes, gpus=gpus, shared_nodes=shared, settings=wanted.flink)]
+    gpus = wanted.gpus.some(min(1, wanted.gpus.count))
     # Several tasks share a node that has several GPUs. A task, which is one process, listens on no port.
-    whole = not wanted.shared_nodes and wanted.gpus_per_node <= 1
+    whole = not wanted.shared_nodes and wanted.gpus.count <= 1
     ranges = split_evenly(missing or list(range(count)), wanted.tasks, count)
     later = {
         name: value
@@ -122,8 +122,8 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
     }
     fraction = wanted.options.max_failure_fraction
     return [
-        script.array(batch, ranges=ranges, whole_nodes=whole, gpus_per_task=gpus),
-        script.finish(dataclasses.replace(batch, directives=later), max_failure_fraction=fraction),
+        script.array(batch, ranges=ranges, whole_nodes=whole, gpus=gpus),
+        script.finish(dataclasses.replace(batch, directives=later), gpus=gpus, max_failure_fraction=fraction),
     ]
 
 
@@ -158,32 +158,57 @@ def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
     return [f"{begins[task]}:{begins[task + 1]}" for task in range(tasks)]
 
 
-def _hand_in(wanted: Submission, output: str, texts: list[str]) -> layout.Record:
+def _with_fewer_tasks(wanted: Submission, snippets: int) -> Submission:
+    """No more tasks than this cluster's arrays may have; a task has one snippet at least."""
+    tasks = min(wanted.tasks, snippets)
+    if tasks == 1:
+        return wanted
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+    most = int(found[1]) if found else tasks
+    if tasks <= most:
+        return wanted
+    if not most:
+        raise UserError("this cluster allows no arrays (MaxArraySize=0): use --engine flink")
+    print(f"note: {most} tasks, not {tasks}: this cluster's MaxArraySize allows no more", file=sys.stderr)
+    return dataclasses.replace(wanted, tasks=most)
+
+
+@contextlib.contextmanager
+def _taken_back(output: str) -> Iterator[contextlib.ExitStack]:
+    """What was handed in is taken back where the block fails: a stack for what undoes it, last in first out."""
+    folder = layout.folder(output)
+    new = [path for path in (folder, folder.parent) if not path.exists()]
+    with contextlib.ExitStack() as undo:
+        for path in reversed(new):
+            undo.callback(_remove_if_empty, path)
+        yield undo
+        undo.pop_all()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _hand_in(wanted: Submission, output: str, texts: list[str], undo: contextlib.ExitStack) -> layout.Record:
     """Have Slurm take the job, held: nothing has been written yet that a refusal would leave behind."""
     folder, begin = layout.folder(output), time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{uuid.uuid4().hex[:8]}"
     files = [folder / f"{name}-{stamp}.sh" for name in (wanted.engine, "finish")[: len(texts)]]
-    new = [path for path in (folder, folder.parent) if not path.exists()]
-    jobs_so_far: list[str] = []
-    try:
-        for file, text in zip(files, texts, strict=True):
-            publish(str(file), text.encode())
-        jobs_so_far.append(_sbatch("--hold", files[0]))
-        if len(files) > 1:
-            jobs_so_far.append(_sbatch(f"--dependency=afterany:{jobs_so_far[0]}", files[1]))
-    except BaseException:
-        for job in jobs_so_far:
-            ask("scancel", job)
-        for file in files:
-            file.unlink(missing_ok=True)
-        for path in new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
-    job, finish = jobs_so_far[0], (jobs_so_far[1] if len(jobs_so_far) > 1 else None)
+    for file, text in zip(files, texts, strict=True):
+        undo.callback(file.unlink, missing_ok=True)
+        publish(str(file), text.encode())
+    job = _sbatch("--hold", files[0])
+    undo.callback(ask_slurm, "scancel", job)
+    finish = finish_log = None
+    if len(files) > 1:
+        finish = _sbatch(f"--dependency=afterany:{job}", files[1])
+        undo.callback(ask_slurm, "scancel", finish)
+        finish_log = str(folder / f"{finish}.log")
     log = str(folder / (f"{job}_%a.log" if wanted.engine == ARRAY else f"{job}.log"))
-    finish_log = None if finish is None else str(folder / f"{finish}.log")
-    return layout.Record(job, wanted.engine, output, log, str(files[0]), begin, finish, finish_log)
+    record = layout.Record(job, wanted.engine, output, log, str(files[0]), begin, finish, finish_log)
+    undo.callback(record.path.unlink, missing_ok=True)
+    return record
 
 
 def _sbatch(option: str, file: Path) -> str:

@@ -23,6 +23,8 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 NODES = ("n1", "n2")
 CONTROLLER = "controller"
 GPUS = 2
+MAX_ARRAY_SIZE = 16
+"""As `CONF` has it."""
 CONF = """
 ClusterName=test
 SlurmctldHost={controller}({address})
@@ -40,22 +42,26 @@ SlurmctldLogFile={root}/slurmctld.log
 SlurmdLogFile={root}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=2200
+MaxArraySize=16
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 SlurmdTimeout=60
 InactiveLimit=0
 KillWait=20
 MinJobAge=300
 SlurmdParameters=config_overrides
-GresTypes=gpu
-NodeName=DEFAULT CPUs=4 RealMemory=9000 Gres=gpu:{gpus} State=UNKNOWN
+GresTypes=gpu,nvme
+NodeName=DEFAULT CPUs=4 RealMemory=9000 Gres=gpu:a100:{gpus},nvme:400 Feature=fast State=UNKNOWN
 {nodes}
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
@@ -185,8 +191,8 @@ def _configure(root: Path, network: Network) -> None:
     # Slurm takes only device nodes for GPUs: these are /dev/null and /dev/zero under other names.
     for number in range(GPUS):
         os.mknod(root / f"gpu{number}", 0o666 | 0o020000, os.makedev(1, 3 + 2 * number))
-    devices = f"NodeName=n[1-2] Name=gpu Flags=nvidia_gpu_env File={root}/gpu[0-{GPUS - 1}]\n"
-    (root / "gres.conf").write_text(devices)
+    devices = f"NodeName=n[1-2] Name=gpu Type=a100 Flags=nvidia_gpu_env File={root}/gpu[0-{GPUS - 1}]\n"
+    (root / "gres.conf").write_text(f"{devices}NodeName=n[1-2] Name=nvme Count=400\n")
     for folder in ("state", *(f"spool-{node}" for node in NODES)):
         (root / folder).mkdir()
     key = os.open(root / "munge.key", os.O_WRONLY | os.O_CREAT, 0o400)

@@ -16,6 +16,8 @@ def test_array(submit, predict, catalogue, trees, slurm_command):
     logs = [(job.output / "_slurm" / f"{job.id}_{task}.log").read_text() for task in range(3)]
     assert job.field("JobState", job.finish) == "COMPLETED", logs
     assert all("samples of snippets" in log for log in logs)
+    threads = "OMP_NUM_THREADS=1 of the shell that submitted: this task computes on 1 of its 1 cores"
+    assert all(threads in log.splitlines() for log in logs)
     direct = predict(catalogue, trees, "--snippet_size", 10)
     assert_same(direct.output, job.output)
     code, out, _ = slurm_command("status", job.id)

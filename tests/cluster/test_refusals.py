@@ -1,8 +1,11 @@
 """What the real Slurm refuses, and what --overwrite does, before anything is submitted."""
 
+import re
 import subprocess
 
 import pytest
+
+from runners.slurm import submit as submission
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,27 @@ def test_overwrite(submit, slurm_command, catalogue, trees):
     assert len(scripts) == 2 and not any("--overwrite" in script.read_text() for script in scripts)
     assert slurm_command("status", again.id)[0] == 0
     assert slurm_command("cancel", again.id)[0] == 0
+
+
+def test_of_two_at_the_same_moment_one_stays(cluster, slurm_command, few, trees, tmp_path, monkeypatch):
+    """Both found no plan; the second to publish one says so, and leaves no job, no script and no rows."""
+    words = ["--catalogue", few, "--models", trees[0], "--output", tmp_path / "out", "--carry"]
+    how = ["submit", "--time", 5, "--engine", "array", "--shared_nodes", "--hold", "--"]
+    hand_in, first = submission._hand_in, []
+
+    def after_the_other(*args):
+        monkeypatch.setattr(submission, "_hand_in", hand_in)
+        first.append(slurm_command(*how, *words, "ra", "--snippet_size", 8))
+        assert first[0][0] == 0, first[0]
+        first.append({path.relative_to(tmp_path) for path in tmp_path.rglob("*")})
+        return hand_in(*args)
+
+    monkeypatch.setattr(submission, "_hand_in", after_the_other)
+    code, out, err = slurm_command(*how, *words, "dec", "--snippet_size", 4)
+    assert code == 2 and out == "" and len(err.splitlines()) == 1, err
+    assert "another job has just planned a run with other settings" in err
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == first[1]
+    ids = re.findall(r"^job (\d+)", first[0][1], re.MULTILINE)
+    waiting = subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True)
+    assert set(waiting.stdout.split()) == set(ids)
+    assert slurm_command("cancel", ids[0])[0] == 0

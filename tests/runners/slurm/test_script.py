@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runners.slurm import script
+from runners.slurm.gpus import GRES, PER_TASK, Gpus
 
 GOLDEN = Path(__file__).parent / "golden"
 BATCH = script.Batch(
@@ -29,22 +30,57 @@ SCRIPTS = {
     "flink": script.flink(
         BATCH,
         nodes=4,
-        gpus_per_node=2,
+        gpus=Gpus(2),
         shared_nodes=False,
         settings={"flink": "/shared/flink", "taskmanager_memory": "2g"},
     ),
     "flink_cpu_shared": script.flink(
         dataclasses.replace(BATCH, environment={}, directives={"time": "60", "no-requeue": None}),
         nodes=2,
-        gpus_per_node=0,
+        gpus=Gpus(),
         shared_nodes=True,
         settings={"flink": "/shared/flink"},
     ),
-    "array": script.array(BATCH, ranges=["0:12", "12:25", "25:40"], whole_nodes=False, gpus_per_task=1),
-    "array_cpu": script.array(
-        dataclasses.replace(BATCH, command="represent"), ranges=["0:40"], whole_nodes=True, gpus_per_task=0
+    "flink_gres": script.flink(
+        BATCH,
+        nodes=2,
+        gpus=Gpus(2, "a100", GRES, ("nvme:100",)),
+        shared_nodes=False,
+        settings={"flink": "/shared/flink"},
     ),
-    "finish": script.finish(BATCH, max_failure_fraction=0.05),
+    "flink_gpus_per_task": script.flink(
+        BATCH,
+        nodes=2,
+        gpus=Gpus(2, "a100", PER_TASK),
+        shared_nodes=False,
+        settings={"flink": "/shared/flink"},
+    ),
+    "array": script.array(BATCH, ranges=["0:12", "12:25", "25:40"], whole_nodes=False, gpus=Gpus(1)),
+    "array_gres": script.array(
+        BATCH, ranges=["0:12", "12:25"], whole_nodes=False, gpus=Gpus(1, "a100", GRES, ("nvme:100",))
+    ),
+    "array_gpus_per_task": script.array(
+        BATCH, ranges=["0:12", "12:25"], whole_nodes=False, gpus=Gpus(1, None, PER_TASK)
+    ),
+    "array_cpu": script.array(
+        dataclasses.replace(BATCH, command="represent"), ranges=["0:40"], whole_nodes=True, gpus=Gpus()
+    ),
+    "finish": script.finish(BATCH, gpus=Gpus(1), max_failure_fraction=0.05),
+    "finish_gres": script.finish(
+        dataclasses.replace(
+            BATCH,
+            directives={
+                "time": "60",
+                "partition": "gpu",
+                "constraint": "a100|h100",
+                "mem-per-gpu": "40G",
+                "cpus-per-gpu": "8",
+                "gpu-bind": "none",
+            },
+        ),
+        gpus=Gpus(1, "a100", GRES, ("nvme:100",)),
+        max_failure_fraction=0.05,
+    ),
 }
 
 
@@ -64,7 +100,7 @@ def test_what_the_shell_makes_of_the_words():
         dataclasses.replace(BATCH, python="printf", options=options),
         ranges=["0:2", "2:5"],
         whole_nodes=False,
-        gpus_per_task=0,
+        gpus=Gpus(),
     )
     text = text.replace("exec printf -m pipelines.predict", "exec printf '%s\\n'")
     environment = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_ON_NODE": "3", "PATH": "/usr/bin:/bin"}
@@ -74,5 +110,7 @@ def test_what_the_shell_makes_of_the_words():
 
 def test_a_percent_sign_is_no_pattern():
     """sbatch would replace %j in the output's own path."""
-    text = script.finish(dataclasses.replace(BATCH, logs="/data/100%j/_slurm"), max_failure_fraction=0)
+    text = script.finish(
+        dataclasses.replace(BATCH, logs="/data/100%j/_slurm"), gpus=Gpus(), max_failure_fraction=0
+    )
     assert "#SBATCH --output=/data/100%%j/_slurm/%j.log" in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -114,13 +115,56 @@ def test_gpus(submit):
     assert "--exclusive" not in out  # which share nodes
 
 
+@pytest.mark.parametrize(
+    ("asked", "flink_asks", "task_asks"),
+    [
+        (["--gpus_per_node", 2], ["gpus-per-node=2"], ["gpus-per-node=1"]),
+        (["--gpus-per-node=2"], ["gpus-per-node=2"], ["gpus-per-node=1"]),
+        (["--gpus_per_node", "a100:2"], ["gpus-per-node=a100:2"], ["gpus-per-node=a100:1"]),
+        (["--gres", "gpu:a100:2"], ["gres=gpu:a100:2"], ["gres=gpu:a100:1"]),
+        (["--gres=gpu:2,nvme:100"], ["gres=gpu:2,nvme:100"], ["gres=gpu:1,nvme:100"]),
+        (
+            ["--gpus-per-task=a100:2"],
+            ["gpus-per-task=a100:2", "ntasks-per-node=1"],
+            ["gpus-per-task=a100:1", "ntasks=1"],
+        ),
+        (["--gpus_per_node=2", "--gres=gpu:a100:2"], ["gres=gpu:a100:2"], ["gres=gpu:a100:1"]),
+    ],
+)
+def test_forms_of_gpus(submit, asked, flink_asks, task_asks):
+    """The scripts ask as the user did, and no other way; workers are as many as GPUs, the tables have none."""
+
+    def asks(text: str) -> list[str]:
+        return [line[10:] for line in text.splitlines() if re.match("#SBATCH --(gpus|gres|ntasks)", line)]
+
+    more = ["--constraint", "fast", "--cpus-per-gpu", 4]
+    code, out, err = submit([*FLINK, *asked, *more])
+    assert code == 0, err
+    assert asks(out) == flink_asks
+    assert {"--device=cuda", "--gpus_per_node=2"} <= set(command_of(out))
+    words = ["--time", 9, "--nodes", 2, "--engine", "array", *asked, *more]
+    code, out, err = submit(words, "--snippet_size", 2, with_flink=False)
+    array, finish = out.split("#!/bin/bash\n")[1:]
+    assert asks(array) == task_asks and "#SBATCH --array=0-3\n" in array
+    assert "--device=cuda" in command_of(array) and "#SBATCH --cpus-per-gpu=4\n" in array
+    assert asks(finish) == [word for word in ["gres=nvme:100"] if "nvme" in str(asked)]
+    assert "#SBATCH --constraint=fast\n" in finish and not re.search("#SBATCH --[a-z-]*gpu", finish)
+
+
+def test_dashes_are_underscores(submit):
+    """In the names of all options of submit."""
+    code, out, err = submit([*FLINK, "--shared-nodes", "--taskmanager-memory=2g", "--restarts", 3])
+    assert code == 0, err
+    assert "--exclusive" not in out and "--taskmanager_memory=2g" in command_of(out)
+
+
 def test_one_node_needs_no_flink(submit):
     """The default engine follows the number of nodes."""
     code, out, _ = submit(["--time", 9], "--snippet_size", 2, with_flink=False)
     assert code == 0 and "#SBATCH --exclusive\n" in out
     array, finish = out.split("#!/bin/bash\n")[1:]
     assert "snippets=(0:12)" in array and "-m pipelines.predict" in array
-    assert "-m pipelines.finish" in finish and "--max_failure_fraction=0.05" in finish
+    assert "-m runners.slurm.tables" in finish and "--max_failure_fraction=0.05" in finish
 
 
 REFUSED = [
@@ -139,7 +183,26 @@ REFUSED = [
     (["--nodes", 2], [], True, "the following arguments are required: --time"),
     (["--nodes", 0, "--time", 9], [], True, "0 is less than 1"),
     (["--time", 9, "--array=0-3"], [], False, "--array is set by submit: use --tasks, with --engine array"),
-    (["--time", 9, "--gres=gpu:2"], [], False, "--gres is set by submit: use --gpus_per_node"),
+    (["--time", 9, "--gpus=2"], [], False, "--gpus is set by submit: use --gpus_per_node, of each node"),
+    (
+        ["--time", 9, "--gpus-per-socket=1"],
+        [],
+        False,
+        "--gpus-per-socket is set by submit: use --gpus_per_node",
+    ),
+    (
+        ["--time", 9, "--gpus-per-node=2", "--gres=gpu:1"],
+        [],
+        False,
+        "--gres and --gpus-per-node ask for different GPUs: give one of them",
+    ),
+    (
+        ["--time", 9, "--gpus-per-node=a100:x"],
+        [],
+        False,
+        "--gpus-per-node: 'a100:x' is not a whole number or",
+    ),
+    (["--time", 9, "--gres=gpu:a100:1"], ["--device", "cpu"], False, "--device=cpu does not go with 1 GPUs"),
     (["--time", 9, "--exclusive"], [], False, "whole nodes are asked for, or --shared_nodes"),
     (["--time", 9, "--output", "x"], [], False, "logs are below the output"),
     (["--time", 9, "--comment", "a\nb"], [], False, "cannot hold a line break"),

@@ -1,0 +1,104 @@
+"""GPUs in the forms in which clusters want to be asked for them; none of them changes what runs on the GPUs."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from beam_zoo.errors import UserError
+
+PER_NODE, PER_TASK, GRES = "gpus-per-node", "gpus-per-task", "gres"
+_SHARES = ("shard", "mps")
+_ONLY_WITH_GPUS = ("cpus-per-gpu", "gpu-bind", "gpu-freq", "gres-flags", "mem-per-gpu", "tres-bind")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpus:
+    """GPUs of a node, and what else of a cluster's generic resources.
+
+    Attributes:
+        count: of a node; 0 for none.
+        kind: such as `a100`; None for any.
+        form: the option of sbatch that asks for them.
+        others: of `--gres`, as it was given.
+    """
+
+    count: int = 0
+    kind: str | None = None
+    form: str = PER_NODE
+    others: tuple[str, ...] = ()
+
+    def some(self, count: int) -> "Gpus":
+        """So many of the same."""
+        return dataclasses.replace(self, count=count)
+
+    def directives(self, one_task: str) -> dict[str, object]:
+        """Options of sbatch.
+
+        Args:
+            one_task: the option by which each node, or an array's task, has one task: the form `gpus-per-task` needs it.
+        """
+        asked = ":".join(filter(None, (self.kind, str(self.count)))) if self.count else None
+        found: dict[str, object] = {}
+        if asked and self.form != GRES:
+            found |= {self.form: asked}
+            found |= {one_task: 1} if self.form == PER_TASK else {}
+        elif asked:
+            return {GRES: ",".join([f"gpu:{asked}", *self.others])}
+        return found | ({GRES: ",".join(self.others)} if self.others else {})
+
+
+def take(per_node: str | None, directives: dict[str, str | None]) -> Gpus:
+    """The GPUs that were asked for; their options are removed from the directives.
+
+    Args:
+        per_node: value of `--gpus_per_node`.
+        directives: options of sbatch.
+
+    Raises:
+        UserError: what was given cannot be read, or one option says otherwise than another.
+    """
+    asked, others = _gres(directives.pop(GRES, None) or "")
+    if PER_TASK in directives:
+        asked.append(_parse(PER_TASK, directives.pop(PER_TASK) or ""))
+    if per_node is not None:
+        asked.append(_parse(PER_NODE, per_node))
+    if not asked:
+        return Gpus(others=others)
+    first, *more = asked
+    for each in more:
+        if each.count != first.count or len({first.kind, each.kind} - {None}) > 1:
+            raise UserError(f"--{first.form} and --{each.form} ask for different GPUs: give one of them")
+    kind = next((each.kind for each in asked if each.kind), None)
+    return Gpus(first.count, kind, first.form, others)
+
+
+def _gres(text: str) -> tuple[list[Gpus], tuple[str, ...]]:
+    """Of `gpu:a100:2,nvme:100`: the GPUs, where there are any, and the rest as it stands."""
+    found: list[Gpus] = []
+    others = []
+    for item in filter(None, text.split(",")):
+        name, *rest = re.sub(r"^gres[:/]", "", item).split(":", 1)
+        if name in _SHARES:
+            raise UserError(f"--gres={item}: a worker has a whole GPU, ask for gpu:N")
+        if name == "gpu":
+            found.append(_parse(GRES, rest[0] if rest else "1"))
+        else:
+            others.append(item)
+    if len(found) > 1:
+        raise UserError(f"--gres={text}: the GPUs of a job are of one kind, ask for gpu:TYPE:N once")
+    return found, tuple(others)
+
+
+def _parse(form: str, text: str) -> Gpus:
+    """`2` or `a100:2`; of `--gres` also `a100`, which is one of them."""
+    kind, _, count = text.rpartition(":")
+    if form == GRES and not re.fullmatch(r"\d+", count):
+        kind, count = text, "1"
+    if not re.fullmatch(r"\d+", count) or not re.fullmatch(r"[^:,=\s]*", kind):
+        raise UserError(f"--{form}: {text!r} is not a whole number or TYPE:N, which are GPUs of one kind")
+    return Gpus(int(count), kind or None, form)
+
+
+def without_gpus(directives: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Options of sbatch without those that a job without GPUs cannot have."""
+    return {name: value for name, value in directives.items() if name not in _ONLY_WITH_GPUS}

@@ -1,0 +1,64 @@
+"""GPUs in every form, from a Slurm whose GPUs are device nodes without a GPU behind them."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.cluster.conftest import SECONDS, Job, wait_for
+
+GPUS = re.compile(r"\b(?:TresPer\w+|GRES|JOB_GRES)=\S+")
+
+
+def described(job: Job, id: str) -> list[str]:
+    """What Slurm says that a job asked for, and was given."""
+    words = ["scontrol", "--details", "--oneliner", "show", "job", id]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return GPUS.findall(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_a_task"),
+    [
+        (["--gpus-per-node", "a100:2"], "TresPerNode=gres:gpu:a100:1"),
+        (["--gres=gpu:2,nvme:100"], "TresPerNode=gres:gpu:1,gres:nvme:100"),
+        (["--gpus_per_task", "a100:2"], "TresPerTask=gres:gpu:a100:1"),
+    ],
+)
+def test_tasks_of_an_array(submit, catalogue, asked, of_a_task):
+    """A task a GPU, each with one of its own; the tables have none, and may run where there is none."""
+    job = submit(["--engine", "array", "--constraint", "fast", *asked], "--snippet_size", 8)
+    assert job.finish
+    assert of_a_task in described(job, job.id)
+    wanted = ["TresPerNode=gres:nvme:100"] if "nvme" in str(asked) else []
+    assert [each for each in described(job, job.finish) if each.startswith("TresPer")] == wanted
+    assert job.field("Features", job.finish) == "fast"
+    wait_for(lambda: job.has_ended(job.finish), SECONDS, str)
+    logs = [(job.output / "_slurm" / f"{job.id}_{task}.log").read_text() for task in (0, 1)]
+    for log in logs:
+        assert "error: --device=cuda, but this machine has no usable GPU" in log.splitlines()[-1]
+    given = [each for each in described(job, job.id) if each.startswith("JOB_GRES=")]
+    assert [re.findall(r"gpu:a100:(\d)", each) for each in given] == [["1"], ["1"]]
+
+
+def test_workers_of_typed_gpus(submit):
+    """Steps get the GPUs of a job that asked for a kind of them: a TaskManager, and a worker, for each."""
+    job = submit(["--engine", "flink", "--gres=gpu:a100:2,nvme:100"], "--snippet_size", 8)
+    assert job.wait() == "FAILED" and job.field("ExitCode") == "2:0", job.log()
+    assert job.last_line().startswith("error: --device=cuda, but this machine has no usable GPU"), job.log()
+    seen = {re.search("GPUs (.*)", log.read_text())[1] for log in job.folder.glob("worker-*.log")}
+    assert seen == {"0", "1"}
+    threads = "OMP_NUM_THREADS=1 of the shell that submitted: a worker computes on 1 of its "
+    assert len([line for line in job.log().splitlines() if line.startswith(threads)]) == 1
+    job.assert_nothing_left()
+
+
+def test_workers_of_a_task_a_node(submit):
+    """Likewise where a cluster counts GPUs by task."""
+    job = submit(["--nodes", 2, "--gpus-per-task=a100:2"], "--snippet_size", 8)
+    assert job.wait() == "FAILED" and job.field("ExitCode") == "2:0", job.log()
+    assert job.field("NumTasks") == "2"
+    assert len(list(job.folder.glob("taskmanager-n[12]-[01].log"))) == 4
+    seen = {re.search("GPUs (.*)", log.read_text())[1] for log in job.folder.glob("worker-*.log")}
+    assert seen <= {"0", "1"} and seen
+    job.assert_nothing_left()
