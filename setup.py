@@ -25,6 +25,7 @@ setup(
         "pyarrow>=18",
         "pytorch-lightning>=2.6",
         "pyyaml>=6",
+        "requests>=2.31",
         "safetensors>=0.5",
         "scipy>=1.14",
         "threadpoolctl>=3.5",

@@ -8,10 +8,18 @@ from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentP
 from beam_zoo.errors import UserError, did_you_mean
 from runners import secrets
 
-DIRECT, DATAFLOW = "DirectRunner", "DataflowRunner"
-RUNNERS = (DIRECT, "FlinkRunner", DATAFLOW, "PortableRunner", "PrismRunner", "SparkRunner")
+DIRECT, FLINK, DATAFLOW = "DirectRunner", "FlinkRunner", "DataflowRunner"
+RUNNERS = (DIRECT, FLINK, DATAFLOW)
+OPEN_RUNNERS = (
+    "PortableRunner",
+    "PrismRunner",
+    "SparkRunner",
+    "SwitchingDirectRunner",
+    "BundleBasedDirectRunner",
+)
+"""Runners of Beam that start, or ask for, services without a password, on this machine."""
 IN_MEMORY = "in_memory"
-ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK")
+ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL")
 
 
 class _Parser(_BeamArgumentParser):
@@ -39,11 +47,19 @@ def check(flags: list[str], others: list[str]) -> None:
     given = parser.parse_args(flags)
     _check_one_process(given)
     environment = given.environment_type
+    if environment == "LOOPBACK":
+        raise UserError(
+            "--environment_type=LOOPBACK starts whatever anybody on this machine asks for: use PROCESS or DOCKER"
+        )
     if environment and not environment.startswith("beam:env:") and environment not in ENVIRONMENTS:
         raise UserError(
             f"--environment_type cannot be {environment!r}{did_you_mean(environment, ENVIRONMENTS)}"
         )
-    if (runner := runner_name(flags)) not in RUNNERS:
+    if (runner := runner_name(flags)) in OPEN_RUNNERS:
+        raise UserError(
+            f"--runner={runner} works through services that strangers can use: choose from {', '.join(RUNNERS)}"
+        )
+    if runner not in RUNNERS:
         raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")
     if runner != DIRECT:
         secrets.refuse(flags, f"--runner={runner}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import requests
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
 from apache_beam.runners.portability.flink_uber_jar_job_server import FlinkUberJarJobServer
 
@@ -28,23 +28,18 @@ ENDED = ("FINISHED", "FAILED", "CANCELED")
 
 
 def check(flags: list[str]) -> None:
-    """Refuse what names no cluster, or would open a service to strangers.
+    """Refuse what names no cluster.
 
     Args:
         flags: Beam's options.
 
     Raises:
-        UserError: the first of them.
+        UserError: it does not.
     """
-    options = PipelineOptions(flags)
-    if options.view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES:
+    if PipelineOptions(flags).view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES:
         raise UserError(
             "--runner=FlinkRunner needs --flink_master=HOST:PORT, of a cluster that runs already; inside a job of Slurm "
             "python -m runners.slurm submit starts one"
-        )
-    if options.view_as(PortableOptions).environment_type == "LOOPBACK":
-        raise UserError(
-            "--environment_type=LOOPBACK starts whatever anybody on this machine asks for: use PROCESS or DOCKER"
         )
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from pipelines import aggregate, audit, finish
 
-NOWHERE = ["--runner=PortableRunner", "--job_endpoint=127.0.0.1:9", "--job_server_timeout=1"]
-NO_JAR = ["--runner=FlinkRunner", "--flink_master=127.0.0.1:9", "--flink_job_server_jar=/nowhere.jar"]
+NOWHERE = ["--runner=FlinkRunner", "--flink_master=127.0.0.1:9"]
+NO_JAR = [*NOWHERE, "--flink_job_server_jar=/nowhere.jar"]
+NO_CLUSTER = ["--runner=FlinkRunner"]
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +16,16 @@ def output(runs, few, trees):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
-    [(NOWHERE, "the runner failed: FutureTimeoutError"), (NO_JAR, 'jar URL "/nowhere.jar"')],
-    ids=["no job server", "no jar"],
+    ("flags", "code", "said"),
+    [
+        (NOWHERE, 1, "the runner failed: "),
+        (NO_JAR, 2, "--flink_job_server_jar /nowhere.jar cannot be had"),
+        (NO_CLUSTER, 2, "--runner=FlinkRunner needs --flink_master=HOST:PORT"),
+    ],
+    ids=["no cluster there", "no jar", "no cluster named"],
 )
 @pytest.mark.parametrize("command", ["audit", "aggregate"])
-def test_one_line(output, tmp_path, capfd, command, flags, said):
+def test_one_line(output, tmp_path, capfd, command, flags, code, said):
     """The command ends with a line, and leaves nothing."""
     words = {
         "audit": [str(output), "--report", str(tmp_path / "new")],
@@ -28,11 +33,11 @@ def test_one_line(output, tmp_path, capfd, command, flags, said):
     }
     main = {"audit": audit.main, "aggregate": aggregate.main}[command]
     capfd.readouterr()
-    assert main([*words[command], *flags]) == 1
+    assert main([*words[command], *flags]) == code
     captured = capfd.readouterr()
     assert captured.out == "" and not (tmp_path / "new").exists()
     (line,) = (each for each in captured.err.splitlines() if "rror" in each or "Traceback" in each)
-    assert line.startswith("error: the runner failed: ") and said in line
+    assert line.startswith(f"error: {said}")
 
 
 def test_finish_builds_here(output, capfd):
@@ -42,6 +47,6 @@ def test_finish_builds_here(output, capfd):
     assert finish.main([str(output), *NOWHERE]) == 0
     said = capfd.readouterr().err.splitlines()
     assert said[0] == (
-        "note: the tables are built on this machine; predict with --runner=PortableRunner builds them there"
+        "note: the tables are built on this machine; predict with --runner=FlinkRunner builds them there"
     )
     assert (output / "manifest.json").exists()

@@ -92,9 +92,7 @@ def test_plain(flag):
     secrets.refuse([flag], "a job")
 
 
-@pytest.mark.parametrize(
-    "runner", ["FlinkRunner", "DataflowRunner", "PortableRunner", "SparkRunner", "PrismRunner"]
-)
+@pytest.mark.parametrize("runner", ["FlinkRunner", "DataflowRunner"])
 @pytest.mark.parametrize("flag", HIDDEN)
 def test_refused_where_others_would_keep_it(flag, runner):
     with pytest.raises(UserError) as refusal:
