@@ -230,6 +230,21 @@ def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
             raise UserError(f"cannot read --job_server_jar {location}: {error.strerror}") from None
     jar = root / "runner" / "job-server.jar"
     publish(str(jar), data, replace=True)
+    for path, content in classes(jar, location).items():
+        publish(str(root / "classes" / path), content, replace=True)
+    return {"sha256": sha256(data)}
+
+
+def classes(jar: Path, location: str) -> dict[str, bytes]:
+    """Our class, as it fits a jar of Beam's Flink runner: path in the jar -> bytes.
+
+    Args:
+        jar: the jar.
+        location: where it is from, for errors.
+
+    Raises:
+        UserError: it is not such a jar, or the class must be compiled for it and there is no JDK.
+    """
     try:
         with zipfile.ZipFile(jar) as content:
             names = content.namelist()
@@ -242,8 +257,13 @@ def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
         raise UserError(
             f"{location} holds no gRPC, or several: nothing could keep strangers from its workers"
         )
-    _compile(root / "classes", jar, vendored.pop(), location)
-    return {"sha256": sha256(data)}
+    with tempfile.TemporaryDirectory() as folder:
+        root = HERE / "java" / "classes"
+        (version,) = vendored
+        if f"vendor.grpc.{version}." not in (HERE / "java" / "ServerFactory.java").read_text():
+            root = Path(folder, "classes")
+            _compile(root, jar, version, location)
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.class")}
 
 
 def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
@@ -251,7 +271,7 @@ def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
     javac = os.path.join(java, "bin", "javac") if java else "javac"
     if shutil.which(javac) is None:
         raise UserError(
-            "--job_server_jar needs a JDK, for the class that keeps strangers from its workers: there is no javac "
+            f"{location} needs a JDK, for the class that keeps strangers from its workers: there is no javac "
             "(set JAVA_HOME, or put it on the PATH)"
         )
     with tempfile.TemporaryDirectory() as folder:

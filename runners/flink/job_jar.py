@@ -2,8 +2,9 @@
 
 import json
 import shutil
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import apache_beam as beam
@@ -24,7 +25,11 @@ SENT = {
 
 
 def write(
-    path: Path, build: Callable[[beam.Pipeline], object], flags: list[str], runner: Path | None = None
+    path: Path,
+    build: Callable[[beam.Pipeline], object],
+    flags: list[str],
+    runner: Path | None = None,
+    classes: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a pipeline and its options: workers have all the code that it needs.
 
@@ -33,6 +38,7 @@ def write(
         build: adds the steps to a pipeline.
         flags: Beam's options; their environment is where the steps run.
         runner: a jar whose content is to be in this one, for a cluster that has no runner of Beam's.
+        classes: that take the place of the runner's own: path in the jar -> bytes.
 
     Raises:
         UserError: an option that would send code to workers.
@@ -53,6 +59,9 @@ def write(
     with zipfile.ZipFile(path, "w" if runner is None else "a", zipfile.ZIP_DEFLATED) as jar:
         if runner is None:
             jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
+        with warnings.catch_warnings(action="ignore"):  # of two entries with one name Java reads the last
+            for name, content in (classes or {}).items():
+                jar.writestr(name, content)
         jar.writestr(f"{FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": NAME}))
         jar.writestr(f"{FOLDER}/{NAME}/pipeline.json", json_format.MessageToJson(proto))
         jar.writestr(f"{FOLDER}/{NAME}/pipeline-options.json", json_format.MessageToJson(encoded))

@@ -13,12 +13,12 @@ from typing import Any
 
 import apache_beam as beam
 import requests
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
 from apache_beam.runners.portability.flink_uber_jar_job_server import FlinkUberJarJobServer
 
 from beam_zoo.errors import RunFailed, UserError, known_error, one_line
-from runners.flink import job_jar
+from runners.flink import install, job_jar
 from runners.flink.job_manager import JOB_CLASS
 from runners.traces import summary
 
@@ -28,18 +28,24 @@ ENDED = ("FINISHED", "FAILED", "CANCELED")
 
 
 def check(flags: list[str]) -> None:
-    """Refuse what names no cluster.
+    """Refuse what names no cluster, and workers that services on the network would have to serve.
 
     Args:
         flags: Beam's options.
 
     Raises:
-        UserError: it does not.
+        UserError: one of them.
     """
-    if PipelineOptions(flags).view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES:
+    options = PipelineOptions(flags)
+    if options.view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES:
         raise UserError(
             "--runner=FlinkRunner needs --flink_master=HOST:PORT, of a cluster that runs already; inside a job of Slurm "
             "python -m runners.slurm submit starts one"
+        )
+    if options.view_as(PortableOptions).environment_type != "PROCESS":
+        raise UserError(
+            "--runner=FlinkRunner needs --environment_type=PROCESS: workers in containers or pools are served over the "
+            "network, without a password (docs/clusters.md has the options)"
         )
 
 
@@ -60,7 +66,9 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         jar = Path(folder, "job.jar")
         # The cluster's address is for this process: on the JobManager the job is at home.
         theirs = [flag for flag in flags if not flag.startswith("--flink_master")]
-        job_jar.write(jar, build, theirs, _runner_jar(cluster.url, options))
+        runner = _runner_jar(cluster.url, options)
+        # Beam's workers are kept from strangers there too: TaskManagers take this class for the runner's own.
+        job_jar.write(jar, build, theirs, runner, install.classes(runner, str(runner)))
         uploaded = cluster.upload(jar)
     try:
         job = cluster.ask("POST", f"jars/{uploaded}/run", json={"entryClass": JOB_CLASS})["jobid"]

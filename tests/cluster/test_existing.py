@@ -1,6 +1,7 @@
 """A Flink cluster that runs already, without Slurm."""
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import os
@@ -30,8 +31,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@dataclasses.dataclass
+class Running:
+    """A cluster.
+
+    Attributes:
+        master: host and port of its REST interface.
+        pids: of its processes.
+    """
+
+    master: str
+    pids: list[int]
+
+
 @pytest.fixture(scope="module")
-def master(flink: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def running(flink: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Flink's own scripts start it, with a configuration as it is shipped, on loopback."""
     conf = tmp_path_factory.mktemp("conf")
     shipped = yaml.safe_load((flink / "flink" / "conf" / "config.yaml").read_text())
@@ -63,11 +77,17 @@ def master(flink: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
             )
     try:
         wait_for(lambda: slots(rest) == 2, 60, (conf / "output").read_text)
-        yield f"127.0.0.1:{rest}"
+        yield Running(f"127.0.0.1:{rest}", [process.pid for process in processes])
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
+
+
+@pytest.fixture
+def master(running: Running) -> str:
+    """Host and port of its REST interface."""
+    return running.master
 
 
 def slots(port: int) -> int:
@@ -99,16 +119,26 @@ def flags(master: str, jar: Path, flink: Path) -> list[str]:
     ]
 
 
+def listening(pids: list[int]) -> set[str]:
+    """Ports on which these processes listen."""
+    words = ["ss", "-H", "-l", "-n", "-t", "-u", "-p"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return {line.split()[4] for line in said.splitlines() if any(f"pid={pid}," in line for pid in pids)}
+
+
 @contextlib.contextmanager
-def no_port() -> Iterator[None]:
-    """This process, in which the command runs, listens on nothing while the block runs."""
-    done, found = threading.Event(), []
+def nothing_new_listens(running: Running) -> Iterator[None]:
+    """While the block runs: neither the command, in this process, nor the cluster opens a port."""
+    pids = [os.getpid(), *running.pids]
+    before = listening(pids)
+    assert f"127.0.0.1:{running.master.rpartition(':')[2]}" in {
+        each.replace("[::ffff:127.0.0.1]", "127.0.0.1") for each in before
+    }
+    done, looks = threading.Event(), []
 
     def look() -> None:
-        while not done.wait(0.1):
-            words = ["ss", "-H", "-l", "-n", "-t", "-u", "-p"]
-            said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-            found.extend(line for line in said.splitlines() if f"pid={os.getpid()}," in line)
+        while not done.wait(0.2):
+            looks.append(listening(pids))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -117,12 +147,13 @@ def no_port() -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-    assert found == []
+    assert len(looks) > 10
+    assert all(now <= before for now in looks)
 
 
-def test_like_the_local_runner(predict, catalogue, trees, flags, tmp_path, capfd):
+def test_like_the_local_runner(predict, catalogue, trees, flags, tmp_path, capfd, running):
     """The same commands with another runner, the same tables; and no port is opened for it on this side."""
-    with no_port():
+    with nothing_new_listens(running):
         there = predict(catalogue, trees, "--snippet_size", 16, *flags)
         assert there.code == 0, there.err
         report = tmp_path / "report"

@@ -98,6 +98,8 @@ WRONG = [
     ("GOOD --runner=FlinkRunner --flink_master=a:1 --environment_type=LOOPBACK", "starts whatever anybody"),
     ("GOOD --runner=FlinkRunner", "needs --flink_master=HOST:PORT"),
     ("GOOD --runner=FlinkRunner --flink_master=[local]", "needs --flink_master=HOST:PORT"),
+    ("GOOD --runner=FlinkRunner --flink_master=a:1", "needs --environment_type=PROCESS"),
+    ("GOOD --runner=FlinkRunner --flink_master=a:1 --environment_type=EXTERNAL", "needs --environment_type=PROCESS"),
     # Values.
     ("GOOD --passes", "--passes: expected one argument"),
     ("GOOD --passes five", "--passes must be a whole number, not 'five'"),

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines import aggregate, audit, finish
 
-NOWHERE = ["--runner=FlinkRunner", "--flink_master=127.0.0.1:9"]
+NOWHERE = ["--runner=FlinkRunner", "--flink_master=127.0.0.1:9", "--environment_type=PROCESS"]
 NO_JAR = [*NOWHERE, "--flink_job_server_jar=/nowhere.jar"]
 NO_CLUSTER = ["--runner=FlinkRunner"]
 

@@ -31,7 +31,7 @@ import org.apache.beam.vendor.grpc.v1p60p1.io.netty.util.concurrent.DefaultThrea
  */
 public abstract class ServerFactory {
 
-  /** The environment variable that names the folder of the sockets. */
+  /** The environment variable that names the folder of the sockets; without it, one is made. */
   private static final String FOLDER = "BEAM_ZOO_SOCKETS";
 
   /** Hands out every file that this user can read, on request; the workers here have all that they need. */
@@ -74,6 +74,7 @@ public abstract class ServerFactory {
 
   private static final class UnixSockets extends ServerFactory {
     private static final AtomicInteger COUNT = new AtomicInteger();
+    private static Path made;
 
     @Override
     public Server allocateAddressAndCreate(
@@ -89,17 +90,17 @@ public abstract class ServerFactory {
       throw new IOException("the address of a server is not for others to choose: " + descriptor.getUrl());
     }
 
-    private static Path folder() throws IOException {
-      String name = System.getenv(FOLDER);
-      if (name == null) {
-        throw new IOException(FOLDER + " is not set: there is no folder for the sockets of Beam's workers");
+    private static synchronized Path folder() throws IOException {
+      if (made == null) {
+        String name = System.getenv(FOLDER);
+        made = (name == null ? Files.createTempDirectory("beam-zoo-") : Paths.get(name)).toRealPath();
+        made.toFile().deleteOnExit();
       }
-      Path folder = Paths.get(name).toRealPath();
-      String mode = PosixFilePermissions.toString(Files.getPosixFilePermissions(folder));
+      String mode = PosixFilePermissions.toString(Files.getPosixFilePermissions(made));
       if (!mode.equals("rwx------")) {
-        throw new IOException(folder + " is open to others (" + mode + "), and is to hold sockets of Beam's workers");
+        throw new IOException(made + " is open to others (" + mode + "), and is to hold sockets of Beam's workers");
       }
-      return folder;
+      return made;
     }
 
     private static Server start(List<BindableService> services, Path socket) throws IOException {
