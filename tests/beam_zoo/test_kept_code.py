@@ -1,6 +1,7 @@
 """Compiled code is kept where nobody else can put any, and is found there again."""
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -201,8 +202,9 @@ def test_numba_finds_its_code_again(tmp_path):
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700 and list(kept.rglob("*.nbc"))
 
 
-def test_no_home_for_torch_code(tmp_path, monkeypatch):
-    """It is kept for one process, in a folder of mode 700."""
+@pytest.mark.parametrize("wrong", ["no folder", "no space"])
+def test_torch_code_cannot_be_kept(wrong, tmp_path):
+    """It is there for one process, in a folder of mode 700."""
     program = """
         import os, stat, sys
         from beam_zoo.kept_code import keep_torch_code
@@ -215,10 +217,14 @@ def test_no_home_for_torch_code(tmp_path, monkeypatch):
     environment = {
         n: v for n, v in os.environ.items() if n not in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
     }
-    environment |= {"XDG_CACHE_HOME": "/dev/null", "TMPDIR": str(tmp_path)}
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], env=environment, check=True
-    )
+    cache = "/dev/null" if wrong == "no folder" else str(tmp_path / "cache")
+    environment |= {"XDG_CACHE_HOME": cache, "TMPDIR": str(tmp_path)}
+
+    def no_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    words = [sys.executable, "-B", "-c", textwrap.dedent(program), str(tmp_path)]
+    subprocess.run(words, env=environment, check=True, preexec_fn=no_space if wrong == "no space" else None)
     assert not list(tmp_path.glob("beam-zoo*"))
 
 
