@@ -1,7 +1,9 @@
 """GPUs in every form, from a Slurm whose GPUs are device nodes without a GPU behind them."""
 
+import contextlib
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,19 @@ def described(job: Job, id: str) -> list[str]:
     words = ["scontrol", "--details", "--oneliner", "show", "job", id]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return GPUS.findall(done.stdout)
+
+
+def gpus_of_tasks(job: Job) -> dict[str, tuple[str, str]]:
+    """By the number of a task of an array that runs: its node, and the GPUs that it sees."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            variables = {name: value for name, _, value in (word.partition("=") for word in words)}
+            if variables.get("SLURM_ARRAY_JOB_ID") == job.id and "SLURMD_NODENAME" in variables:
+                gpus = variables.get("CUDA_VISIBLE_DEVICES", "")
+                found[variables["SLURM_ARRAY_TASK_ID"]] = (variables["SLURMD_NODENAME"], gpus)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -33,6 +48,14 @@ def test_tasks_of_an_array(submit, catalogue, asked, of_a_task):
     wanted = ["TresPerNode=gres:nvme:100"] if "nvme" in str(asked) else []
     assert [each for each in described(job, job.finish) if each.startswith("TresPer")] == wanted
     assert job.field("Features", job.finish) == "fast"
+    seen: dict[str, tuple[str, str]] = {}
+
+    def both_seen() -> bool:
+        seen.update(gpus_of_tasks(job))
+        return len(seen) == 2
+
+    wait_for(both_seen, SECONDS, lambda: str(seen))
+    assert {gpus for _, gpus in seen.values()} <= {"0", "1"} and len(set(seen.values())) == 2, seen
     wait_for(lambda: job.has_ended(job.finish), SECONDS, str)
     logs = [(job.output / "_slurm" / f"{job.id}_{task}.log").read_text() for task in (0, 1)]
     for log in logs:
