@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
-ANYTHING, WRITE = 0o077, 0o022
+ANYTHING, WRITE, ENTER = 0o077, 0o022, 0o011
 """Bits of a folder's mode: what others may do there."""
 
 
@@ -46,6 +46,7 @@ def fault_on_the_way(path: str, forbidden: int = ANYTHING) -> str | None:
 
 
 def _walk(path: str, fault_of_end: Callable[[str], str | None]) -> str | None:
+    closed = False  # nobody else comes to a folder below a closed one, such as a home of mode 700, to exchange what is in it
     for part in map(str, [*reversed(PurePath(path).parents), PurePath(path)]):
         fault_here = fault_of_end if part == str(PurePath(path)) else _fault_above
         _make(part)
@@ -55,7 +56,8 @@ def _walk(path: str, fault_of_end: Callable[[str], str | None]) -> str | None:
             os.stat(part)  # a link that leads nowhere, or in a circle, is an error
             wrong = _walk(os.path.join(os.path.dirname(part), os.readlink(part)), fault_here)
         elif os.path.isdir(part):
-            wrong = fault_here(part)
+            wrong = None if closed and fault_here is _fault_above else fault_here(part)
+            closed = closed or not os.stat(part).st_mode & ENTER
         else:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), part)
         if wrong:

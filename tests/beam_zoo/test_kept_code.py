@@ -5,7 +5,9 @@ import resource
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,15 @@ def give(monkeypatch):
             monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
 
     return to_somebody
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that all can enter: pytest's own are below one that is closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name).resolve()
+        path.chmod(0o755)
+        yield path
 
 
 def bad_folder(kind: str, folder: Path, give) -> tuple[Path, str]:
@@ -144,6 +155,20 @@ def test_what_is_fine(tmp_path):
     (tmp_path / "sticky").mkdir()
     (tmp_path / "sticky").chmod(0o1777)
     assert fault_on_the_way(str(tmp_path / "sticky" / "mine")) is None
+
+
+def test_below_a_closed_folder(tmp_path):
+    """As in a home of mode 700, where others' permissions on `.cache` mean nothing; its own must be right all the same."""
+    home, cache = tmp_path / "home", tmp_path / "home" / ".cache"
+    home.mkdir(mode=0o700)
+    cache.mkdir()
+    cache.chmod(0o775)
+    assert fault_on_the_way(str(cache / "mine")) is None
+    home.chmod(0o711)
+    assert fault_on_the_way(str(cache / "mine")) == f"{cache} can be written to by others (chmod go-w)"
+    home.chmod(0o700)
+    (cache / "mine").chmod(0o770)
+    assert "is open to others" in fault_on_the_way(str(cache / "mine"))
 
 
 def test_links_are_followed_to_their_end(tmp_path, give):
