@@ -19,7 +19,7 @@ from runners.flink.nodes import MISTAKE, Nodes, Start, end
 if TYPE_CHECKING:
     import apache_beam as beam
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 STOP_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
 CUT_OFF_SECONDS = 10.0
@@ -68,6 +68,7 @@ class Application:
         self._started: dict[str, float] = {}
         self._came: set[str] = set()  # identities that have registered
         self._ended: dict[str, float] = {}  # when those of them that hung were ended
+        self._asked_to_end = False
         self._stillborn = dict.fromkeys(nodes.names, 0)
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
@@ -101,8 +102,7 @@ class Application:
 
     def __exit__(self, *_: object) -> None:
         """Stop all that was started, and remove the key."""
-        if self._taskmanagers:
-            self._nodes.stop()
+        self._ask_to_end()
         self._manager.wait(STOP_SECONDS)
         for process in self._taskmanagers.values():
             end(process, STOP_SECONDS)
@@ -132,7 +132,13 @@ class Application:
             f"key in {self._private}"
         )
         self._watch()
+        self._ask_to_end()  # while the manifest is written
         manager.check_result()
+
+    def _ask_to_end(self) -> None:
+        if self._taskmanagers and not self._asked_to_end:
+            self._asked_to_end = True
+            self._nodes.stop()
 
     def _flink_settings(self) -> dict[str, object]:
         settings = self._settings

@@ -21,6 +21,8 @@ from runners.flink.keys import Key
 from runners.flink.nodes import Nodes, Start, end
 
 JOB_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
+SOON_STARTED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of Java: less is compiled, and one thread collects. The JVMs move references and frames, and do no work of their own."""
 REST_SECONDS = 5.0
 LOOPBACK = "127.0.0.1"
 
@@ -73,7 +75,9 @@ class JobManager:
         file = self.conf / "config.yaml"
         shipped = yaml.safe_load(file.read_text())
         # On Java 17 Flink needs the options of the shipped configuration.
-        chosen = {"env.java.opts.all": shipped["env"]["java"]["opts"]["all"]}
+        chosen: dict[str, object] = {
+            "env.java.opts.all": f"{shipped['env']['java']['opts']['all']} {SOON_STARTED}"
+        }
         chosen |= settings | key.settings()
         chosen |= {
             "jobmanager.rpc.address": self._address,

@@ -37,10 +37,10 @@ class Key:
         """
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
+        from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import pkcs12
 
-        private = rsa.generate_private_key(public_exponent=65537, key_size=3072)
+        private = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "beam-zoo job")])
         # For browsers and curl, which reach the REST interface on its own host, or through a tunnel.
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -21,6 +21,10 @@ from runners.flink import boot
 
 NEEDED = (
     "apache_beam.runners.worker.sdk_worker_main",
+    "beam_zoo.compiled_image",
+    "beam_zoo.quantiles",
+    "galaxy_datasets.transforms",
+    "omegaconf",
     "pipelines.samples",
     "pipelines.tables",
     "zoobot.pytorch.training.finetune",

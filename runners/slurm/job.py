@@ -7,6 +7,7 @@ The batch script of `python -m runners.slurm submit` runs it on the first node.
 
 import argparse
 import contextlib
+import gc
 import os
 import re
 import socket
@@ -64,6 +65,7 @@ def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     with _scratch(), application:
         from pipelines.run import execute  # seconds of imports, while TaskManagers start
 
+        gc.freeze()  # at the end of the process the collector would take seconds to look at them
         return execute(theirs[0], options, application.run)
 
 
