@@ -85,7 +85,8 @@ def make_parser(parser: Parser) -> Parser:
     add(
         "--shared_nodes",
         action="store_true",
-        help="let other jobs use the same nodes: their users then reach the workers' ports",
+        help="let jobs of others use the same nodes: they see that this one is there and share its cores, memory and TMPDIR, "
+        "and get into nothing (docs/clusters.md: What listens)",
     )
     add(
         "--command",
