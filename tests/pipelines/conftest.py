@@ -1,9 +1,13 @@
 """Predicted runs that several modules of tests put together in their own way."""
 
+import apache_beam as beam
 import pandas as pd
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_zoo import plan as plans
+from runners import beam_options
+from runners.flink import submission
 from tests.pipelines.unions import OPTIONS, Runs
 
 
@@ -13,6 +17,20 @@ def small_table_parts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "TABLE_ROWS", 8)
         yield
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> None:
+    """From now on another runner than the local one, as far as this program knows; its graphs run in this process."""
+
+    def run(build, flags):
+        pipeline = beam.Pipeline(runner=FnApiRunner())
+        build(pipeline)
+        pipeline.run().wait_until_finish()
+
+    monkeypatch.setattr(submission, "check", lambda flags: None)
+    monkeypatch.setattr(submission, "run", run)
+    monkeypatch.setattr(beam_options, "runner_name", lambda flags: beam_options.FLINK)
 
 
 @pytest.fixture(scope="module")

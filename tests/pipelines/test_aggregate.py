@@ -3,7 +3,6 @@
 import hashlib
 import shutil
 
-import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,17 +197,8 @@ def test_a_failure_explains_what_is_missing(runs, few, broken, trees, tmp_path, 
     assert_refused(aggregate(tmp_path / "no", a, shorter), "1 of 23 galaxies", "'gal 0022'")
 
 
-def test_one_graph_as_clusters_run_it(whole, run_a, run_b, tmp_path, monkeypatch):
+def test_one_graph_as_clusters_run_it(whole, run_a, run_b, cluster, tmp_path, monkeypatch):
     """All parts at once, in any order: nothing is moved."""
-
-    class Here(beam.Pipeline):
-        def __init__(self, options=None):
-            from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-            super().__init__(runner=FnApiRunner())
-
-    monkeypatch.setattr(merge.beam, "Pipeline", Here)
-    monkeypatch.setattr(merge.beam_options, "runner_name", lambda flags: "FlinkRunner")
     monkeypatch.setattr(merge, "move_samples", lambda *_: pytest.fail("moved"))
     assert_same(aggregate(tmp_path / "out", run_a, run_b), whole)
 

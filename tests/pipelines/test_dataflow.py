@@ -15,7 +15,6 @@ from beam_zoo.ensemble import Ensemble, GatherFrames, failure_frame, header, sam
 from beam_zoo.load import STORED, LoadImages
 from beam_zoo.records import Failure, PartRef
 from beam_zoo.run import Run
-from pipelines import run as execution
 from pipelines.samples import infer, samples, store
 from runners import direct
 from tests import oracle
@@ -135,18 +134,10 @@ def test_models_load_once(predict, few, trees, monkeypatch):
     assert sorted(loaded) == ["a", "b"]
 
 
-def test_one_graph_as_clusters_run_it(predict, few, trees, monkeypatch):
+def test_one_graph_as_clusters_run_it(predict, few, trees, request):
     """The single graph of samples and tables gives the tables of the local runner's two steps."""
     local = predict(few, trees, "--snippet_size", 4, "--passes", 2)
-
-    class Here(beam.Pipeline):
-        def __init__(self, options=None):
-            from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-            super().__init__(runner=FnApiRunner())
-
-    monkeypatch.setattr(execution.beam, "Pipeline", Here)
-    monkeypatch.setattr(execution.beam_options, "runner_name", lambda flags: "FlinkRunner")
+    request.getfixturevalue("cluster")
     cluster = predict(few, trees, "--snippet_size", 4, "--passes", 2)
     assert (local.code, cluster.code) == (0, 0), cluster.err
     for name in ("friendly", "advanced"):

@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines import run as execution
 from tests import checkpoints, galaxies
 
 OPTIONS = ["--snippet_size", 4, "--passes", 1]
@@ -170,21 +169,6 @@ def test_damaged_rows_of_the_plan(predict, sky, trees, damage):
     (first.output / "samples" / "part-0000000.parquet").unlink()
     second = predict(sky, trees, *OPTIONS, output=first.output)
     assert second.code == 2 and "is damaged" in second.err.splitlines()[-1]
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    """Another runner than the local one, as far as this program knows."""
-    import apache_beam as beam
-
-    class Here(beam.Pipeline):
-        def __init__(self, options=None):
-            from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-            super().__init__(runner=FnApiRunner())
-
-    monkeypatch.setattr(execution.beam, "Pipeline", Here)
-    monkeypatch.setattr(execution.beam_options, "runner_name", lambda flags: "FlinkRunner")
 
 
 def test_a_workers_device_is_its_own(predict, sky, trees, cluster):
