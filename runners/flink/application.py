@@ -157,6 +157,9 @@ class Application:
             "cluster.registration.error-delay": 500,
             "heartbeat.interval": 4000,
             "heartbeat.timeout": 20000,
+            # A task that is cancelled where it reads from a lost TaskManager may never notice: its own is started again.
+            "task.cancellation.interval": 5000,
+            "task.cancellation.timeout": 30000,
         }
 
     def _beam_flags(self) -> list[str]:
