@@ -50,11 +50,14 @@ def _walk(path: str, fault_of_end: Callable[[str], str | None]) -> str | None:
     for part in map(str, [*reversed(PurePath(path).parents), PurePath(path)]):
         fault_here = fault_of_end if part == str(PurePath(path)) else _fault_above
         _make(part)
+        if os.path.basename(part) == "..":
+            closed = False
         if os.path.islink(part):
             if not _is_trusted(os.lstat(part).st_uid):
                 return f"{part} is somebody else's link"
             os.stat(part)  # a link that leads nowhere, or in a circle, is an error
             wrong = _walk(os.path.join(os.path.dirname(part), os.readlink(part)), fault_here)
+            closed = False  # it may have led out
         elif os.path.isdir(part):
             wrong = None if closed and fault_here is _fault_above else fault_here(part)
             closed = closed or not os.stat(part).st_mode & ENTER

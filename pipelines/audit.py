@@ -67,11 +67,12 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
     """
     from beam_zoo import audit as audits
     from beam_zoo import audit_plan
-    from runners import beam_options, start
+    from runners import beam_options, cluster, start
 
     runner = beam_options.runner_name(flags)
     if report is None and runner != beam_options.DIRECT:
         raise UserError(f"--report DIR is missing: the workers of {runner} write there what they find")
+    cluster.check(flags)
     findings = audits.Findings()
     plan, manifest = _read(output, findings)
     aggregate = _is_aggregate(output)

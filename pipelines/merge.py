@@ -29,7 +29,7 @@ from beam_zoo.versions import changes, versions
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames
-from runners import beam_options, secrets, start
+from runners import beam_options, cluster, secrets, start
 
 MARK = "_aggregate.json"
 WORK = "_work"
@@ -55,6 +55,7 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
         StorageFull: the output's disk is full.
     """
     begin, output = time.time(), values["output"]
+    cluster.check(flags)
     runs = open_runs(values["samples"])
     if len(runs) > MOST_RUNS:
         raise UserError(f"{len(runs)} runs are too many for one aggregate: {MOST_RUNS} at most")

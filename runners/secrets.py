@@ -9,8 +9,13 @@ from beam_zoo.errors import UserError
 MASK = "***"
 NO_SECRETS = ("allow_non_deterministic_key_coders", "dataflow_kms_key", "enable_hot_key_logging")
 """Options of Beam that are named like secrets and are none."""
-NAMES_OF_OTHERS = ("direct_test_splits", "sdk_harness_log_level_overrides", "transform_name_mapping")
-"""Options of Beam that hold names of steps and loggers, which may be any."""
+NAMES_OF_OTHERS = (
+    "direct_test_splits",
+    "labels",
+    "sdk_harness_log_level_overrides",
+    "transform_name_mapping",
+)
+"""Options of Beam that hold names of steps, loggers and labels, which may be any."""
 INSTEAD = (
     "set it where the steps run: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE with "
     "~/.aws/credentials; GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login; "
@@ -25,7 +30,13 @@ _PAIR = re.compile(  # NAME=value, and "NAME": "value" of what is no whole JSON
     r"""(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'}]+)""",
     re.IGNORECASE,
 )
-_PASSWORD = re.compile(r"(?P<before>://[^\s/?#:@]*:)[^\s/?#@]+(?=@)")
+_SAID = re.compile(  # the option of a command, an HTTP header, NAME:value, and `password: value`
+    rf"""(?P<before>--[\w-]*(?i:{_SECRET})[\w-]*\s+|\b(?i:bearer|basic)\s+"""
+    r"""|(?<![\w./-])[A-Z0-9_]*(?:SECRET|PASSWORD|TOKEN|CREDENTIAL|KEY)[A-Z0-9_]*:(?!//)"""
+    r"""|\b(?i:password|token|secret):\s+)"""
+    r"""(?P<value>[^\s,;&"'}]+)"""
+)
+_PASSWORD = re.compile(r"(?P<before>://[^\s/?#:@]*:|https?://)[^\s/?#@:]+(?=@)")
 
 
 def shown(flag: str) -> str:
@@ -47,7 +58,8 @@ def in_text(text: str) -> str:
     def hide(found: re.Match[str]) -> str:
         return found["before"] + MASK if _is_secret(found["name"]) else found[0]
 
-    return _PASSWORD.sub(rf"\g<before>{MASK}", _PAIR.sub(hide, text))
+    text = _SAID.sub(rf"\g<before>{MASK}", _PAIR.sub(hide, text))
+    return _PASSWORD.sub(rf"\g<before>{MASK}", text)
 
 
 def refuse(flags: list[str], whose: str) -> None:
@@ -77,19 +89,34 @@ def _is_secret(name: str) -> bool:
 def _in_value(value: str) -> str:
     """JSON by its names; other texts by what looks like a name and its value."""
     try:
-        content = json.loads(value)
+        content = json.loads(value, object_pairs_hook=_without_doubles)
     except ValueError:
         return in_text(value)
     hidden = _in_json(content)
     return value if hidden == content else json.dumps(hidden)
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two entries of one name JSON's readers see the last only."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
 def _in_json(content: Any) -> Any:
     if isinstance(content, dict):
+        named = isinstance(content.get("name"), str) and _is_secret(content["name"])
         return {
-            name: MASK if _is_secret(name) and each not in (None, "", True, False) else _in_json(each)
+            name: MASK
+            if (_is_secret(name) or (named and name == "value")) and not _says_nothing(each)
+            else _in_json(each)
             for name, each in content.items()
         }
     if isinstance(content, list):
         return [_in_json(each) for each in content]
     return in_text(content) if isinstance(content, str) else content
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value == "" or isinstance(value, bool)

@@ -103,9 +103,10 @@ class Application:
     def __exit__(self, *_: object) -> None:
         """Stop all that was started, and remove the key."""
         self._ask_to_end()
+        deadline = time.monotonic() + STOP_SECONDS
         self._manager.wait(STOP_SECONDS)
         for process in self._taskmanagers.values():
-            end(process, STOP_SECONDS)
+            end(process, max(0.0, deadline - time.monotonic()))
         shutil.rmtree(self._private, ignore_errors=True)
 
     def run(self, build: Callable[["beam.Pipeline"], object], flags: list[str]) -> None:
@@ -155,6 +156,8 @@ class Application:
             "restart-strategy.fixed-delay.attempts": settings.restarts,
             "restart-strategy.fixed-delay.delay": "2 s",
             "cluster.registration.error-delay": 500,
+            # They come before there is a JobManager, which a long preparation keeps back; who is late is seen here.
+            "taskmanager.registration.timeout": "30 d",
             "heartbeat.interval": 4000,
             "heartbeat.timeout": 20000,
             # A task that is cancelled where it reads from a lost TaskManager may never notice: its own is started again.

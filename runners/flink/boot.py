@@ -1,8 +1,8 @@
 """Start a Python worker of Beam, as Flink asks for it.
 
 In Beam's containers a program written in Go does this; Python's packages do not hold it. Nothing is installed here:
-workers share the environment of the command. What a worker prints goes to a file of its own: Flink leaves the pipe
-that it starts it with unread, and a full pipe would block it.
+workers share the environment of the command. What a worker prints goes to a file of its own, or where nobody has named a
+folder for it to stderr: Flink leaves the pipe that it starts it with unread, and a full pipe would block it.
 """
 
 import json
@@ -32,11 +32,25 @@ def main(argv: list[str] | None = None) -> int:
         begin(options)
         work(options)
         return 0
-    with socket.socket(socket.AF_UNIX) as workers:
-        workers.connect(workers_socket())
+    with _connected(workers_socket()) as workers:
         workers.sendall(json.dumps(options).encode())
         code = workers.recv(1)
     return code[0] if code else KILLED
+
+
+def _connected(path: str) -> socket.socket:
+    """A connection, as soon as somebody listens."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(path)
+            return connection
+        except OSError:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def workers_socket() -> str:

@@ -114,7 +114,9 @@ def check(folder: str) -> Path:
         raise UserError(f"{root} was installed by another version of this program: remove it, then {how}")
     there = {str(path.relative_to(root)): path for path in _files(root)}
     for name in sorted(there.keys() | mark["files"].keys()):
-        if name not in there or sha256(there[name].read_bytes()) != mark["files"].get(name):
+        if name not in mark["files"]:
+            raise UserError(f"{root / name} was not there when {root} was installed: remove it")
+        if name not in there or sha256(there[name].read_bytes()) != mark["files"][name]:
             raise UserError(f"{root / name} is not as it was installed: remove {root}, then {how}")
     return root
 

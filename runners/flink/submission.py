@@ -23,6 +23,7 @@ from runners.flink.job_manager import JOB_CLASS
 from runners.traces import summary
 
 POLL_SECONDS = 1.0
+SILENCE_SECONDS = 60.0
 REQUEST_SECONDS = 60.0
 ENDED = ("FINISHED", "FAILED", "CANCELED")
 
@@ -62,6 +63,8 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     """
     options = PipelineOptions(flags)
     cluster = _Cluster(FlinkRunner.add_http_scheme(options.view_as(FlinkRunnerOptions).flink_master))
+    if "flink-version" not in cluster.ask("GET", "config"):
+        raise UserError(f"--flink_master={cluster.url} is no Flink cluster")
     with tempfile.TemporaryDirectory(prefix="beam-zoo-flink-") as folder:
         jar = Path(folder, "job.jar")
         # The cluster's address is for this process: on the JobManager the job is at home.
@@ -73,7 +76,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     try:
         job = cluster.ask("POST", f"jars/{uploaded}/run", json={"entryClass": JOB_CLASS})["jobid"]
         try:
-            while (state := cluster.ask("GET", f"jobs/{job}")["state"]) not in ENDED:
+            while (state := cluster.state(job)) not in ENDED:
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             with contextlib.suppress(RunFailed):
@@ -126,6 +129,19 @@ class _Cluster:
         with open(jar, "rb") as file:
             answer = self.ask("POST", "jars/upload", files={"jarfile": ("beam-zoo.jar", file)}, timeout=None)
         return answer["filename"].rpartition("/")[2]
+
+    def state(self, job: str) -> str:
+        """Of a job; a cluster that does not answer for a moment, as while it chooses another JobManager, is asked again."""
+        begin = time.monotonic()
+        while True:
+            try:
+                return self.ask("GET", f"jobs/{job}")["state"]
+            except RunFailed as error:
+                if time.monotonic() - begin > SILENCE_SECONDS:
+                    raise RunFailed(
+                        f"{error}, when job {job} is not on the cluster any more: nobody watches it"
+                    ) from None
+                time.sleep(POLL_SECONDS)
 
     def ask(
         self, method: str, path: str, timeout: float | None = REQUEST_SECONDS, **more: Any

@@ -5,6 +5,7 @@ starts, asks for one through a Unix socket beside those of the TaskManager, and 
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -30,6 +31,7 @@ NEEDED = (
     "zoobot.pytorch.training.finetune",
 )
 """Modules that workers would import."""
+PR_SET_PDEATHSIG = 1
 BYTES = 4096
 """Of a request at most."""
 
@@ -58,6 +60,8 @@ def _become_worker(connection: socket.socket) -> NoReturn:
     """Run a worker to its end, and tell `boot` its exit code."""
     code = 1
     try:
+        # Also where it holds the interpreter's lock, so that none of its threads could see the end.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         options = json.loads(connection.recv(BYTES))
@@ -66,12 +70,12 @@ def _become_worker(connection: socket.socket) -> NoReturn:
         boot.work(options)
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):  # where the log is on a full disk, or boot has ended before
-            connection.send(bytes([code]))
+            connection.send(bytes([code & 0xFF]))
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)

@@ -36,7 +36,7 @@ def tasks(record: Record) -> dict[str, list[int]]:
     found = re.findall(r"\bArrayTaskId=(\S+).*?\bJobState=(\S+)", describe(record.job))
     if not found and record.finish:
         known = accounting(record.job, "JobID,State")
-        found = re.findall(r"^\d+_\[?([\d,%-]+)\]?\|(\w+)", known, re.MULTILINE)
+        found = re.findall(r"^\d+_\[?([\d,:%-]+)\]?\|(\w+)", known, re.MULTILINE)
     states = collections.defaultdict(list)
     for numbers, state in found:
         for number in _numbers(numbers):
@@ -76,10 +76,11 @@ def _log(record: Record, task: int) -> str:
 
 
 def _numbers(text: str) -> Iterator[int]:
-    """Of `4`, or of what waits, `2-7,9%3`."""
+    """Of `4`, or of what waits, `2-7,9%3`, `1-15:2`."""
     for each in text.partition("%")[0].split(","):
-        first, _, last = each.partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        numbers, _, step = each.partition(":")
+        first, _, last = numbers.partition("-")
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
 
 
 def _ranges(numbers: Iterable[int]) -> str:

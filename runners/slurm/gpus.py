@@ -57,6 +57,8 @@ def take(per_node: str | None, directives: dict[str, str | None]) -> Gpus:
     Raises:
         UserError: what was given cannot be read, or one option says otherwise than another.
     """
+    if GRES in directives and not directives[GRES]:
+        raise UserError(f"--{GRES} needs what is asked for, such as gpu:2")
     asked, others = _gres(directives.pop(GRES, None) or "")
     if PER_TASK in directives:
         asked.append(_parse(PER_TASK, directives.pop(PER_TASK) or ""))

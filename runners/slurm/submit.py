@@ -34,6 +34,11 @@ def submit(wanted: Submission) -> int:
         UserError: something is wrong that the user can put right; then nothing is written or submitted.
     """
     options = wanted.options
+    if ignored := sorted(name for name in os.environ if name.startswith("SBATCH_")):
+        print(
+            f"note: {', '.join(ignored)} of your shell: no effect here, give the options themselves",
+            file=sys.stderr,
+        )
     if is_remote(options.output or ""):
         raise UserError(
             f"output {options.output}: scripts and logs of a job of Slurm lie there, so that it must be a folder"

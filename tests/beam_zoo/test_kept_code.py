@@ -171,6 +171,27 @@ def test_below_a_closed_folder(tmp_path):
     assert "is open to others" in fault_on_the_way(str(cache / "mine"))
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_link_out_of_a_closed_folder(relative, tmp_path, give):
+    """Caches that are linked to a scratch file system, as on many clusters: what is there is looked at."""
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir(mode=0o700)
+    (scratch / "open").mkdir(parents=True)
+    scratch.chmod(0o755)
+    target = "../scratch" if relative else scratch
+    (home / "link").symlink_to(target)
+    (home / ".cache").symlink_to(f"{target}/open")
+    (scratch / "open").chmod(0o777)
+    for path in (home / "link" / "open" / "mine", home / ".cache" / "mine"):
+        assert (fault_on_the_way(str(path)) or "").endswith("/open can be written to by others (chmod go-w)")
+    (scratch / "open").chmod(0o755)
+    assert fault_on_the_way(str(home / ".cache" / "mine")) is None
+    (scratch / "theirs").mkdir()
+    give(scratch / "theirs")
+    (home / "theirs").symlink_to(f"{target}/theirs")
+    assert "is somebody else's" in (fault_on_the_way(str(home / "theirs" / "mine")) or "")
+
+
 def test_links_are_followed_to_their_end(tmp_path, give):
     """A link of mine to a link of mine, on whose way is a folder to which others can write."""
     (tmp_path / "open" / "real").mkdir(parents=True)

@@ -52,6 +52,13 @@ HIDDEN = [
     "--experiments=AccountName=me;AccountKey=VALUE;EndpointSuffix=core",
     "--blob_service_endpoint=https://me.blob.core.windows.net/?sv=2020&sig=VALUE",
     '--beam_services={"some": "http://me:VALUE@host/path"}',
+    '--beam_services={"some": "https://VALUE@host/path"}',
+    '--environment_config={"command": "/boot --password VALUE"}',
+    '--environment_config={"env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "VALUE"}]}',
+    '--environment_config={"env": {"TOKEN": "VALUE", "TOKEN": ""}}',
+    '--environment_config={"headers": {"Authorization": "Bearer VALUE"}}',
+    "--environment_options=process_variables=AWS_SESSION_TOKEN:VALUE",
+    "--experiments=password: VALUE",
 ]
 PLAIN = [
     "--runner=DirectRunner",
@@ -71,6 +78,8 @@ PLAIN = [
     '--environment_config={"env": {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json", "AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}}',
     '--sdk_harness_log_level_overrides={"runners.flink.keys": "DEBUG"}',
     '--transform_name_mapping={"GroupByKey": "Group"}',
+    "--labels=api_key_owner=team1",
+    "--output_executable_path=abfss://container@account.dfs.core.windows.net/a",
 ]
 
 

@@ -96,3 +96,17 @@ def test_the_job_of_the_tables(predict, few, trees, program, monkeypatch, capfd)
     predict(few, trees[0], *words, "--snippets", "1:3", output=output)
     assert main([str(output)]) == 0 and (output / "manifest.json").exists()
     assert main([str(output), "--max_failure_fractoin", "1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("4", [4]),
+        ("2-7,9%3", [2, 3, 4, 5, 6, 7, 9]),
+        ("1-15:2", [1, 3, 5, 7, 9, 11, 13, 15]),
+        ("0-4:2,9", [0, 2, 4, 9]),
+    ],
+)
+def test_numbers_of_tasks(written, meant):
+    """In all forms in which Slurm writes those that wait."""
+    assert list(ends._numbers(written)) == meant

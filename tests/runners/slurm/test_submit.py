@@ -203,6 +203,7 @@ REFUSED = [
         "--gpus-per-node: 'a100:x' is not a whole number or",
     ),
     (["--time", 9, "--gres=gpu:a100:1"], ["--device", "cpu"], False, "--device=cpu does not go with 1 GPUs"),
+    (["--time", 9, "--gres="], [], False, "--gres needs what is asked for, such as gpu:2"),
     (["--time", 9, "--exclusive"], [], False, "whole nodes are asked for, or --shared_nodes"),
     (["--time", 9, "--output", "x"], [], False, "logs are below the output"),
     (["--time", 9, "--comment", "a\nb"], [], False, "cannot hold a line break"),
@@ -289,10 +290,11 @@ def test_a_changed_installation(submit, flink, change):
         mark = json.loads((flink / install.MARK).read_text())
         (flink / install.MARK).write_text(json.dumps(mark | {"wanted": "0" * 64}))
     code, out, err = submit(FLINK)
-    said = (
-        "by another version of this program" if change == "another version" else "is not as it was installed"
-    )
-    assert code == 2 and out == "" and said in err and "python -m runners.flink install" in err
+    said = {
+        "another version": "by another version of this program: remove it, then python -m runners.flink install",
+        "one more": "Other.class was not there when",
+    }.get(change, "is not as it was installed: remove")
+    assert code == 2 and out == "" and said in err
 
 
 @pytest.mark.parametrize("text", ["3", "0", "2-0", "1:00:00", "10:00", "1-12:30", "UNLIMITED"])
