@@ -136,10 +136,11 @@ class _Cluster:
         while True:
             try:
                 return self.ask("GET", f"jobs/{job}")["state"]
-            except RunFailed as error:
+            except RunFailed:
                 if time.monotonic() - begin > SILENCE_SECONDS:
                     raise RunFailed(
-                        f"{error}, when job {job} is not on the cluster any more: nobody watches it"
+                        f"{self.url} has not answered for {SILENCE_SECONDS:.0f} s: its job {job} may go on; end it there, "
+                        "then try the same command again"
                     ) from None
                 time.sleep(POLL_SECONDS)
 
