@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOpt
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
 from apache_beam.runners.portability.flink_uber_jar_job_server import FlinkUberJarJobServer
 
-from beam_zoo.errors import RunFailed, UserError, known_error, one_line
+from beam_zoo.errors import RunFailed, UserError, known_error, near_path, one_line
 from runners.flink import install, job_jar
 from runners.flink.job_manager import JOB_CLASS
 from runners.traces import summary
@@ -43,6 +43,9 @@ def check(flags: list[str]) -> None:
             "--runner=FlinkRunner needs --flink_master=HOST:PORT, of a cluster that runs already; inside a job of Slurm "
             "python -m runners.slurm submit starts one"
         )
+    jar = options.view_as(FlinkRunnerOptions).flink_job_server_jar
+    if jar and "://" not in jar and not Path(jar).is_file():
+        raise UserError(f"there is no --flink_job_server_jar {jar}{near_path(jar)}")
     if options.view_as(PortableOptions).environment_type != "PROCESS":
         raise UserError(
             "--runner=FlinkRunner needs --environment_type=PROCESS: workers in containers or pools are served over the "

@@ -19,7 +19,7 @@ def output(runs, few, trees):
     ("flags", "code", "said"),
     [
         (NOWHERE, 1, "the runner failed: "),
-        (NO_JAR, 2, "--flink_job_server_jar /nowhere.jar cannot be had"),
+        (NO_JAR, 2, "there is no --flink_job_server_jar /nowhere.jar"),
         (NO_CLUSTER, 2, "--runner=FlinkRunner needs --flink_master=HOST:PORT"),
     ],
     ids=["no cluster there", "no jar", "no cluster named"],
