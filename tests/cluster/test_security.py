@@ -106,7 +106,9 @@ def test_the_stranger_knows_how(secret, tmp_path):
 
 def test_strangers(submit, slow, secret, tmp_path):
     """On no port and no socket of a job, on neither node, a stranger is given anything; the job ends well."""
-    job = submit(["--nodes", 2, "--shared_nodes"], "--snippet_size", 4, "--passes", 30, models=[slow])
+    job = submit(
+        ["--nodes", 2, "--shared_nodes", "--mem", "8000"], "--snippet_size", 4, "--passes", 30, models=[slow]
+    )
     job.wait_for_parts(2)
     private = job.folder / "private"
     settings = yaml.safe_load((private / "conf" / "config.yaml").read_text())
