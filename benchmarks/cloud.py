@@ -56,10 +56,11 @@ def shuffled(output: Path) -> Shuffled:
     """Bytes of the elements that the two shuffles of an output's tables are given."""
     from apache_beam.coders import BytesCoder, FastPrimitivesCoder, TupleCoder
 
-    from beam_zoo import parts, plan
-    from beam_zoo.assemble import Layouts
-    from beam_zoo.gather import ReadPart, Summarise
-    from beam_zoo.run import Run
+    from beam_zoo.plan import plan
+    from beam_zoo.plan.run import Run
+    from beam_zoo.samples import parts
+    from beam_zoo.samples.assemble import Layouts
+    from beam_zoo.tables.gather import ReadPart, Summarise
 
     made = plan.read(str(output))
     assert made is not None

@@ -30,10 +30,10 @@ def rate(kind: str, fast: bool, cores: int, paths: list[str], images: int, times
         images: how many to decode each time.
         times: how often.
     """
-    from beam_zoo.batch_views import ViewTask
-    from beam_zoo.decoders import Decoders, Decoding, Threads, Wanted
-    from beam_zoo.decoding_processes import Processes
-    from beam_zoo.views import view_settings
+    from beam_zoo.images.batch_views import ViewTask
+    from beam_zoo.images.decoders import Decoders, Decoding, Threads, Wanted
+    from beam_zoo.images.decoding_processes import Processes
+    from beam_zoo.images.views import view_settings
 
     task = ViewTask("minimal", view_settings(workload.VIEW, False), None, 1)
     decoding = Decoding([task], fast, None)

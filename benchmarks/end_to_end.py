@@ -41,9 +41,9 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
     """Answer with the galaxies a second of the models alone, again and again."""
     import torch
 
-    from beam_zoo.freed_memory import keep_freed_memory
-    from beam_zoo.half_weights import with_half_weights
-    from beam_zoo.inference import IMAGES_AT_ONCE
+    from beam_zoo.inference.half_weights import with_half_weights
+    from beam_zoo.inference.handler import IMAGES_AT_ONCE
+    from beam_zoo.runtime.malloc import keep_freed_memory
     from tests import oracle
 
     at_once = IMAGES_AT_ONCE["cpu"]
@@ -75,11 +75,11 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
 
 def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float]:
     """Galaxies a second of images and views alone, as the command makes them, on all cores."""
-    from beam_zoo.batch_views import ViewTask, needed_side
-    from beam_zoo.decoders import Decoding, Threads, Wanted
-    from beam_zoo.freed_memory import keep_freed_memory
-    from beam_zoo.load import TOGETHER
-    from beam_zoo.views import view_settings
+    from beam_zoo.images.batch_views import ViewTask, needed_side
+    from beam_zoo.images.decoders import Decoding, Threads, Wanted
+    from beam_zoo.images.views import view_settings
+    from beam_zoo.inference.load import TOGETHER
+    from beam_zoo.runtime.malloc import keep_freed_memory
     from tests import oracle
 
     keep_freed_memory()
@@ -109,8 +109,8 @@ def processor_time() -> float:
 @contextlib.contextmanager
 def _loaded() -> Iterator[list[tuple[float, float]]]:
     """When models were loaded, and decoders began: on the clock, and in the processor time of this process."""
-    from beam_zoo.inference import MemberHandler
-    from beam_zoo.load import LoadImages
+    from beam_zoo.inference.handler import MemberHandler
+    from beam_zoo.inference.load import LoadImages
 
     moments: list[tuple[float, float]] = []
 

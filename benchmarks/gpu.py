@@ -63,7 +63,7 @@ def others_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, floa
     """As `command_rate`, with features that are all zero once the models are loaded: nothing is encoded."""
     import torch
 
-    from beam_zoo.inference import MemberModel
+    from beam_zoo.inference.handler import MemberModel
 
     encode = MemberModel._encode
     known: dict[int, torch.Tensor] = {}

@@ -91,8 +91,8 @@ def fractions(models: list[Any], pixels: list[np.ndarray]) -> np.ndarray:
 
 def table(title: str, models: list[Any], view: dict[str, Any], files: list[bytes], times: int) -> None:
     """Print the table of one kind of members."""
-    from beam_zoo.fast_views import FastView
-    from beam_zoo.views import View, view_settings
+    from beam_zoo.images.fast_views import FastView
+    from beam_zoo.images.views import View, view_settings
 
     settings = view_settings(view, False)
     exact_view, fast_view = View(settings), FastView(settings)
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--galaxies", type=int, default=128)
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args(argv)
-    from beam_zoo.device import one_thread
+    from beam_zoo.runtime.device import one_thread
     from tests import oracle
 
     print(workload.describe())

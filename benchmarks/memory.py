@@ -26,8 +26,8 @@ def make(
     output: Path, checkpoint: Path, rows: int, *, first_pass: int = 0, seed: int = 0, shuffled: bool = False
 ) -> None:
     """An output whose samples are all stored, without its tables."""
-    from beam_zoo import parts
-    from beam_zoo.records import Batch
+    from beam_zoo.samples import parts
+    from beam_zoo.samples.records import Batch
 
     made = write_plan(output, checkpoint, rows, MEMBERS, PASSES, first_pass=first_pass, shuffled=shuffled)
     random = np.random.default_rng(seed)

@@ -23,13 +23,13 @@ from unittest import mock
 
 import numpy as np
 
-from beam_zoo.decoders import Decoded
-from beam_zoo.freed_memory import keep_freed_memory
-from beam_zoo.inference import MemberHandler
-from beam_zoo.load import LoadImages
-from beam_zoo.records import Batch
-from beam_zoo.run import Run
-from beam_zoo.statistics import Tree, TreeTables
+from beam_zoo.images.decoders import Decoded
+from beam_zoo.inference.handler import MemberHandler
+from beam_zoo.inference.load import LoadImages
+from beam_zoo.plan.run import Run
+from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.samples.records import Batch
+from beam_zoo.tables.statistics import Tree, TreeTables
 from benchmarks import workload
 from benchmarks.planned import write_plan
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from beam_zoo.plan import Plan
+    from beam_zoo.plan.plan import Plan
 
 
 def write_plan(
@@ -35,10 +35,10 @@ def write_plan(
     Returns:
         The plan.
     """
-    from beam_zoo import plan as plans
-    from beam_zoo.members import read_member
-    from beam_zoo.resolve import resolve
-    from beam_zoo.versions import versions
+    from beam_zoo.members.member import read_member
+    from beam_zoo.members.resolve import resolve
+    from beam_zoo.plan import plan as plans
+    from beam_zoo.runtime.versions import versions
     from tests import checkpoints
 
     yamls = [checkpoints.member(checkpoint.with_name(f"{name}.yaml"), checkpoint) for name in members]

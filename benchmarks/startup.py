@@ -23,7 +23,7 @@ IMPORTS = "import apache_beam, torch; from zoobot.pytorch.estimators import defi
 
 def first_image(folder: Path) -> None:
     """In a process of its own: print the moment when the first images were through the first encoder."""
-    from beam_zoo.inference import MemberModel
+    from beam_zoo.inference.handler import MemberModel
     from pipelines import predict
 
     encode, moments = MemberModel._encode, []

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from beam_zoo.quantiles import BetaQuantiles
-from beam_zoo.statistics import INTERVAL, MIXTURE, Tree
+from beam_zoo.tables.quantiles import BetaQuantiles
+from beam_zoo.tables.statistics import INTERVAL, MIXTURE, Tree
 from benchmarks import workload
 
 ENSEMBLES = [

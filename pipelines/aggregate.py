@@ -9,8 +9,8 @@ and OUT3/manifest.json. The runs are only read.
 import sys
 
 from beam_zoo.errors import UserError
-from beam_zoo.files import absolute, is_remote
-from beam_zoo.freed_memory import keep_freed_memory
+from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.storage.files import absolute, is_remote
 from pipelines import command
 from pipelines.options import Parser
 

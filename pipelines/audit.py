@@ -15,16 +15,16 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from beam_zoo import files
 from beam_zoo.errors import UserError, near_path
-from beam_zoo.freed_memory import keep_freed_memory
+from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.storage import files
 from pipelines import command
 from pipelines.options import Parser
 
 if TYPE_CHECKING:
     import apache_beam as beam
 
-    from beam_zoo.plan import Plan
+    from beam_zoo.plan.plan import Plan
 
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
@@ -65,8 +65,8 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
     Raises:
         UserError: the folder is no complete output, or a runner lacks the report's folder.
     """
-    from beam_zoo import audit as audits
-    from beam_zoo import audit_plan
+    from beam_zoo.audit import audit as audits
+    from beam_zoo.audit import plan as audit_plan
     from runners import beam_options, cluster, start
 
     runner = beam_options.runner_name(flags)
@@ -112,9 +112,9 @@ class Subject:
 
 def _run_of(plan: "Plan", output: str, manifest: dict[str, Any], findings: Any) -> Subject:
     """An output of predict or represent."""
-    from beam_zoo import audit as audits
-    from beam_zoo import audit_plan
-    from beam_zoo.audit_run import RunChecks
+    from beam_zoo.audit import audit as audits
+    from beam_zoo.audit import plan as audit_plan
+    from beam_zoo.audit.run import RunChecks
 
     audit_plan.check_manifest(plan, manifest, findings)
     return Subject(
@@ -127,8 +127,8 @@ def _run_of(plan: "Plan", output: str, manifest: dict[str, Any], findings: Any) 
 
 def _aggregate(output: str, manifest: dict[str, Any], work: str, findings: Any) -> Subject:
     """An output of aggregate."""
-    from beam_zoo import audit_sources
-    from beam_zoo.audit import Audit
+    from beam_zoo.audit import aggregate as audit_sources
+    from beam_zoo.audit.audit import Audit
 
     folder = os.path.join(work, "sources")
     os.mkdir(folder)
@@ -157,7 +157,7 @@ def checks(p: "beam.Pipeline", elements: list[Any], check: "beam.DoFn", report: 
     """
     import apache_beam as beam
 
-    from beam_zoo.audit import COUNTS
+    from beam_zoo.audit.audit import COUNTS
 
     found = (
         p
@@ -174,8 +174,8 @@ def checks(p: "beam.Pipeline", elements: list[Any], check: "beam.DoFn", report: 
 
 def _is_aggregate(output: str) -> bool:
     """Whether a folder without a plan has the mark of an aggregate, or a manifest that names sources."""
-    from beam_zoo import output as outputs
-    from beam_zoo import plan as plans
+    from beam_zoo.plan import plan as plans
+    from beam_zoo.storage import output as outputs
 
     if files.is_folder(os.path.join(output, plans.FOLDER)):
         return False
@@ -189,7 +189,7 @@ def _is_aggregate(output: str) -> bool:
 
 def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | None]":
     """The plan and the manifest; one that is damaged is a finding, one that is not there an error."""
-    from beam_zoo import output as outputs
+    from beam_zoo.storage import output as outputs
 
     if not files.is_folder(output):
         what = "is not a folder" if files.exists(output) else f"does not exist{near_path(output)}"
@@ -215,8 +215,8 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
 
 
 def _read_plan(output: str, findings: Any) -> "Plan | None":
-    from beam_zoo import plan as plans
-    from beam_zoo.audit_plan import check_usable
+    from beam_zoo.audit.plan import check_usable
+    from beam_zoo.plan import plan as plans
 
     try:
         plan = plans.read(output)

@@ -6,13 +6,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_zoo import parts
 from beam_zoo.errors import RunFailed, UserError
-from beam_zoo.files import is_object
-from beam_zoo.gcs import CONNECTIONS
-from beam_zoo.records import PartRef
-from beam_zoo.run import Run
-from beam_zoo.tables import read_report
+from beam_zoo.plan.run import Run
+from beam_zoo.samples import parts
+from beam_zoo.samples.records import PartRef
+from beam_zoo.storage.files import is_object
+from beam_zoo.storage.gcs import CONNECTIONS
+from beam_zoo.tables.tables import read_report
 from pipelines.tables import tables
 from runners import direct
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from beam_zoo.errors import RunFailed, StorageFull, UserError, known_error
-from beam_zoo.quiet import set_up_logging, was_interrupted
+from beam_zoo.runtime.logs import set_up_logging, was_interrupted
 from pipelines.options import OPTIONS, Options, parse, refuse_stray, split_command_line
 
 RUN_FAILED, USER_ERROR, STORAGE_FULL = 1, 2, 4

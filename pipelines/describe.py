@@ -1,7 +1,7 @@
 """The plan in words: what --dry_run prints, and what every run prints before it starts."""
 
-from beam_zoo.members import Member
-from beam_zoo.plan import Plan
+from beam_zoo.members.member import Member
+from beam_zoo.plan.plan import Plan
 from pipelines.options import Options
 from pipelines.prepare import Prepared
 from runners import beam_options

@@ -9,7 +9,7 @@ OUT is an output of `predict`, whose samples must all be stored, or of `aggregat
 import sys
 
 from beam_zoo.errors import UserError
-from beam_zoo.files import absolute, is_remote
+from beam_zoo.storage.files import absolute, is_remote
 from pipelines import command
 from pipelines.options import Parser
 

@@ -11,15 +11,15 @@ import time
 from typing import TYPE_CHECKING
 
 from beam_zoo.errors import UserError
-from beam_zoo.files import absolute
-from beam_zoo.freed_memory import keep_freed_memory
+from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.storage.files import absolute
 from pipelines import command
 from pipelines.options import Parser
 from runners import secrets
 
 if TYPE_CHECKING:
-    from beam_zoo.records import PartRef
-    from beam_zoo.run import Run
+    from beam_zoo.plan.run import Run
+    from beam_zoo.samples.records import PartRef
 
 DESCRIPTION = "Build the tables of an output whose samples are all stored."
 NOT_COMPLETE = 1
@@ -62,9 +62,10 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
     Raises:
         UserError: the folder is not an output.
     """
-    from beam_zoo import output as outputs
-    from beam_zoo import parts, plan
-    from beam_zoo.run import Run
+    from beam_zoo.plan import plan
+    from beam_zoo.plan.run import Run
+    from beam_zoo.samples import parts
+    from beam_zoo.storage import output as outputs
     from pipelines import manifest as manifests
     from pipelines.build import build_tables
     from runners import beam_options
@@ -100,7 +101,7 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
 
 
 def _say_what_may_pass(run: "Run", stored: "dict[int, list[PartRef]]") -> None:
-    from beam_zoo.retry import to_retry
+    from beam_zoo.samples.retry import to_retry
 
     waiting = list(to_retry(run.plan, run.output, stored))
     for snippet in waiting[:SHOWN]:

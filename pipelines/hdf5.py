@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 
 from beam_zoo.errors import UserError, near_path, one_line
-from beam_zoo.files import is_folder, storage, sync_file, sync_folder
-from beam_zoo.reopen import Reopened, reopen
+from beam_zoo.storage.files import is_folder, storage, sync_file, sync_folder
+from beam_zoo.union.reopen import Reopened, reopen
 from pipelines.merge import complete_parts
 
 GALAXIES_A_CHUNK = 256

@@ -6,11 +6,12 @@ import sys
 import time
 from typing import Any
 
-from beam_zoo import members, parts
-from beam_zoo import output as outputs
-from beam_zoo.files import write_json
-from beam_zoo.plan import Plan
-from beam_zoo.versions import versions
+from beam_zoo.members import member as members
+from beam_zoo.plan.plan import Plan
+from beam_zoo.runtime.versions import versions
+from beam_zoo.samples import parts
+from beam_zoo.storage import output as outputs
+from beam_zoo.storage.files import write_json
 
 TOO_MANY_FAILURES = 3
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from beam_zoo.freed_memory import keep_freed_memory
+from beam_zoo.runtime.malloc import keep_freed_memory
 
 LOGGER = logging.getLogger("beam_zoo")
 PAUSE_S, SHARE = 2.0, 0.05
@@ -52,10 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     building = threading.Lock()
     threading.Thread(target=_end_with_input, args=[building], daemon=True).start()
 
-    from beam_zoo import plan
     from beam_zoo.errors import one_line
-    from beam_zoo.quiet import set_up_logging
-    from beam_zoo.run import Run
+    from beam_zoo.plan import plan
+    from beam_zoo.plan.run import Run
+    from beam_zoo.runtime.logs import set_up_logging
     from pipelines.build import build_complete
 
     set_up_logging()

@@ -13,19 +13,19 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_zoo import members as member_files
-from beam_zoo import output as outputs
-from beam_zoo import parts
-from beam_zoo import plan as plans
-from beam_zoo.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
-from beam_zoo.assemble import REFUSE
 from beam_zoo.errors import UserError
-from beam_zoo.files import is_remote, read_json, storage, sync_folder, write_json
-from beam_zoo.gather import PARTS
-from beam_zoo.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
-from beam_zoo.sources import Union, facts_of, unite
-from beam_zoo.tables import ADVANCED, FAILURES, FRIENDLY, load_report
-from beam_zoo.versions import changes, versions
+from beam_zoo.members import member as member_files
+from beam_zoo.plan import plan as plans
+from beam_zoo.runtime.versions import changes, versions
+from beam_zoo.samples import parts
+from beam_zoo.samples.assemble import REFUSE
+from beam_zoo.storage import output as outputs
+from beam_zoo.storage.files import is_remote, read_json, storage, sync_folder, write_json
+from beam_zoo.tables.gather import PARTS
+from beam_zoo.tables.tables import ADVANCED, FAILURES, FRIENDLY, load_report
+from beam_zoo.union.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
+from beam_zoo.union.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
+from beam_zoo.union.sources import Union, facts_of, unite
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames

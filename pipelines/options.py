@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_zoo.errors import UserError, near_path
-from beam_zoo.files import beside, exists, is_remote
+from beam_zoo.storage.files import beside, exists, is_remote
 from runners import secrets
 
 BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner."
@@ -245,7 +245,7 @@ def _check_flags(check: Callable[[list[str]], None] | None, flags: list[str], wh
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    from beam_zoo.yaml_files import load_yaml
+    from beam_zoo.storage.yaml_files import load_yaml
 
     if not exists(path):
         raise UserError(f"there is no --config {path}{near_path(path)}")

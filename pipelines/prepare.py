@@ -5,24 +5,24 @@ import os
 import sys
 from typing import Any
 
-from beam_zoo import members as member_files
-from beam_zoo import output as outputs
-from beam_zoo import parts
-from beam_zoo import plan as plans
-from beam_zoo.catalogue import ID, LOCATION, Catalogue, find, limited
-from beam_zoo.check_rows import Checker
-from beam_zoo.device import one_thread, usable_device
+from beam_zoo.catalogue.check import Checker
+from beam_zoo.catalogue.read import ID, LOCATION, Catalogue, find, limited
 from beam_zoo.errors import UserError, near_path
-from beam_zoo.fast_views import FastView
-from beam_zoo.files import absolute, exists, is_remote, storage
-from beam_zoo.freed_memory import keep_freed_memory
-from beam_zoo.plan import Plan
-from beam_zoo.plan_rows import CarriedDigest
-from beam_zoo.resolve import resolve
-from beam_zoo.run import Run
-from beam_zoo.statistics import MIXTURE
-from beam_zoo.tables import column_names
-from beam_zoo.versions import changes, source, versions
+from beam_zoo.images.fast_views import FastView
+from beam_zoo.members import member as member_files
+from beam_zoo.members.resolve import resolve
+from beam_zoo.plan import plan as plans
+from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.rows import CarriedDigest
+from beam_zoo.plan.run import Run
+from beam_zoo.runtime.device import one_thread, usable_device
+from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.versions import changes, source, versions
+from beam_zoo.samples import parts
+from beam_zoo.storage import output as outputs
+from beam_zoo.storage.files import absolute, exists, is_remote, storage
+from beam_zoo.tables.statistics import MIXTURE
+from beam_zoo.tables.tables import column_names
 from pipelines.options import Options, models_of
 from pipelines.probe import probe_new, probe_rest
 from runners import beam_options

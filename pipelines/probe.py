@@ -4,10 +4,10 @@ import hashlib
 import sys
 from collections.abc import Iterator
 
-from beam_zoo.catalogue import LOCATION, Catalogue, limited
+from beam_zoo.catalogue.read import LOCATION, Catalogue, limited
 from beam_zoo.errors import UserError
-from beam_zoo.images import ImageError, decode, image_path, read_bytes
-from beam_zoo.plan import Plan
+from beam_zoo.images.decode import ImageError, decode, image_path, read_bytes
+from beam_zoo.plan.plan import Plan
 
 PROBES = 16
 Probes = list[list[str]]

@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 import apache_beam as beam
 
-from beam_zoo import output as outputs
-from beam_zoo import parts
-from beam_zoo.decoders import AHEAD
 from beam_zoo.errors import UserError
-from beam_zoo.plan import Plan
-from beam_zoo.progress import LocalProgress, StoredProgress
-from beam_zoo.records import Snippet
-from beam_zoo.retry import to_retry
-from beam_zoo.run import Run
-from beam_zoo.tables import remove_reports
+from beam_zoo.images.decoders import AHEAD
+from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.run import Run
+from beam_zoo.runtime.progress import LocalProgress, StoredProgress
+from beam_zoo.samples import parts
+from beam_zoo.samples.records import Snippet
+from beam_zoo.samples.retry import to_retry
+from beam_zoo.storage import output as outputs
+from beam_zoo.tables.tables import remove_reports
 from pipelines import manifest as manifests
 from pipelines import prepare as preparation
 from pipelines.build import build_tables, tables_are_built

@@ -5,11 +5,11 @@ from typing import TypeVar
 import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 
-from beam_zoo.inference import MemberHandler
-from beam_zoo.load import STORED, LoadImages
-from beam_zoo.records import Batch, PartRef, Snippet
-from beam_zoo.run import Run
-from beam_zoo.store import REMAINDERS, Store, StoreGathered
+from beam_zoo.inference.handler import MemberHandler
+from beam_zoo.inference.load import STORED, LoadImages
+from beam_zoo.plan.run import Run
+from beam_zoo.samples.records import Batch, PartRef, Snippet
+from beam_zoo.samples.store import REMAINDERS, Store, StoreGathered
 
 T = TypeVar("T", bound=beam.PTransform)
 

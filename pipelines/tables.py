@@ -4,12 +4,12 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_zoo.assemble import Layouts
-from beam_zoo.ensemble import GatherFrames
-from beam_zoo.gather import PARTS, ReadPart, Summarise, WriteTables
-from beam_zoo.records import PartRef
-from beam_zoo.run import Run
-from beam_zoo.tables import TablePlan
+from beam_zoo.plan.run import Run
+from beam_zoo.samples.assemble import Layouts
+from beam_zoo.samples.ensemble import GatherFrames
+from beam_zoo.samples.records import PartRef
+from beam_zoo.tables.gather import PARTS, ReadPart, Summarise, WriteTables
+from beam_zoo.tables.tables import TablePlan
 
 
 def tables(refs: "beam.PCollection[PartRef]", run: Run) -> "beam.PCollection[dict[str, Any]]":

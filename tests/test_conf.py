@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beam_zoo import members
+from beam_zoo.members import member as members
 from pipelines.options import OPTIONS, models_of, parse
 from runners import beam_options
 

@@ -15,7 +15,7 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.transforms.resources import resource_hints_from_options
 
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import is_object, is_remote
+from beam_zoo.storage.files import is_object, is_remote
 from runners.dataflow import accelerators, preset
 
 _SERVICE, _HINT = "--dataflow_service_options worker_accelerator", "--resource_hint accelerator"

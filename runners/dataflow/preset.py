@@ -14,8 +14,8 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_zoo.errors import UserError
-from beam_zoo.files import absolute
-from beam_zoo.output import STAGING
+from beam_zoo.storage.files import absolute
+from beam_zoo.storage.output import STAGING
 from runners.dataflow.accelerators import DRIVER
 
 GPU_OPTION = "worker_accelerator"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_zoo.errors import RunFailed, UserError, one_line
-from beam_zoo.files import publish, sha256, storage, write_json
+from beam_zoo.storage.files import publish, sha256, storage, write_json
 
 HERE = Path(__file__).parent
 CENTRAL = "https://repo.maven.apache.org/maven2"

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from beam_zoo.files import sha256
+from beam_zoo.storage.files import sha256
 from runners.flink.install import PYPI
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">

@@ -22,8 +22,8 @@ from runners.flink import boot
 
 NEEDED = (
     "apache_beam.runners.worker.sdk_worker_main",
-    "beam_zoo.compiled_image",
-    "beam_zoo.quantiles",
+    "beam_zoo.images.kernels.compiled_image",
+    "beam_zoo.tables.quantiles",
     "galaxy_datasets.transforms",
     "omegaconf",
     "pipelines.samples",

@@ -7,9 +7,10 @@ import shutil
 import time
 from pathlib import Path
 
-from beam_zoo import output as outputs
-from beam_zoo import parts, plan
 from beam_zoo.errors import UserError
+from beam_zoo.plan import plan
+from beam_zoo.samples import parts
+from beam_zoo.storage import output as outputs
 from runners.slurm import ends, layout
 from runners.slurm.ask import accounting, ask, describe
 from runners.slurm.ends import ENDED

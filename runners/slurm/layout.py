@@ -5,10 +5,10 @@ import json
 import os
 from pathlib import Path
 
-from beam_zoo import private_folder
 from beam_zoo.errors import UserError
-from beam_zoo.files import write_json
-from beam_zoo.output import JOBS
+from beam_zoo.storage import private_folder
+from beam_zoo.storage.files import write_json
+from beam_zoo.storage.output import JOBS
 from runners.flink import keys
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
-from beam_zoo.files import is_remote, publish
+from beam_zoo.storage.files import is_remote, publish
 from pipelines import prepare as preparation
 from pipelines.describe import describe
 from pipelines.options import OPTIONS, Options, models_of

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_zoo import images
-from beam_zoo.card_decoder import CardDecoder
-from beam_zoo.fast_views import FastView
-from beam_zoo.views import view_settings
+from beam_zoo.images import decode as images
+from beam_zoo.images.fast_views import FastView
+from beam_zoo.images.gpu.card_decoder import CardDecoder
+from beam_zoo.images.views import view_settings
 from tests import oracle
 from tests.beam_zoo.bad_images import BAD, COLOUR, ODD
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_zoo import catalogue as catalogues
-from beam_zoo import check_rows
-from beam_zoo.catalogue import find, limited
-from beam_zoo.check_rows import Checker
+from beam_zoo.catalogue import check as check_rows
+from beam_zoo.catalogue import read as catalogues
+from beam_zoo.catalogue.check import Checker
+from beam_zoo.catalogue.read import find, limited
 from beam_zoo.errors import UserError
 
 ODD_IDS = [

@@ -11,8 +11,8 @@ from zoobot.pytorch.training import finetune
 from zoobot.pytorch.training.representations import ZoobotEncoder
 from zoobot.shared import schemas
 
-from beam_zoo import checkpoints as loading
 from beam_zoo.errors import UserError
+from beam_zoo.members import checkpoints as loading
 from tests import checkpoints, oracle
 
 GALAXIES = 5
@@ -272,8 +272,8 @@ def test_features(represent, few, tmp_path, case):
 
 
 def test_a_worker_refuses_a_checkpoint_that_has_changed(few, tmp_path):
-    from beam_zoo.inference import MemberHandler
-    from beam_zoo.run import Run
+    from beam_zoo.inference.handler import MemberHandler
+    from beam_zoo.plan.run import Run
     from pipelines.options import parse
     from pipelines.prepare import prepare
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from beam_zoo import decoders
-from beam_zoo.decoders import Decoding, Threads, Wanted
 from beam_zoo.errors import UserError
-from beam_zoo.records import Failure
+from beam_zoo.images import decoders
+from beam_zoo.images.decoders import Decoding, Threads, Wanted
+from beam_zoo.samples.records import Failure
 
 
 @pytest.fixture

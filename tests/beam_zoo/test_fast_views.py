@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from beam_zoo import device
 from beam_zoo.errors import UserError
-from beam_zoo.fast_views import FastView
-from beam_zoo.images import decode
-from beam_zoo.views import View, least_side, view_settings
+from beam_zoo.images.decode import decode
+from beam_zoo.images.fast_views import FastView
+from beam_zoo.images.views import View, least_side, view_settings
+from beam_zoo.runtime import device
 from benchmarks import workload
 from tests import checkpoints, galaxies, oracle
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from beam_zoo.half_weights import with_half_weights
+from beam_zoo.inference.half_weights import with_half_weights
 
 
 def features(encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from zoobot.pytorch.training import finetune
 from zoobot.shared import schemas
 
-from beam_zoo import hub as hubs
 from beam_zoo.errors import UserError
+from beam_zoo.members import hub as hubs
 from tests import checkpoints, oracle
 from tests import hub as server
 

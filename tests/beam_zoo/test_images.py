@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_zoo import images
-from beam_zoo.images import ImageError, image_path, load_image
+from beam_zoo.images import decode as images
+from beam_zoo.images.decode import ImageError, image_path, load_image
 from tests.beam_zoo.bad_images import BAD, ODD, RANDOM, encoded
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from beam_zoo import files, inference
+from beam_zoo.inference import handler as inference
+from beam_zoo.storage import files
 from tests import oracle
 
 

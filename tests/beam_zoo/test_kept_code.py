@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from beam_zoo import kept_code
-from beam_zoo.decoding_processes import begin_to_import
 from beam_zoo.errors import UserError
-from beam_zoo.private_folder import ANYTHING, WRITE, fault, fault_on_the_way
+from beam_zoo.images.decoding_processes import begin_to_import
+from beam_zoo.runtime import code_cache as kept_code
+from beam_zoo.storage.private_folder import ANYTHING, WRITE, fault, fault_on_the_way
 from pipelines import predict
 from tests import checkpoints
 
@@ -221,7 +221,7 @@ def test_what_torch_makes_is_as_open_as_the_umask(umask, refused, tmp_path):
     """A folder that others may enter is fine only if they cannot write to what will be below it."""
     program = f"""
         import os
-        from beam_zoo.kept_code import keep_torch_code
+        from beam_zoo.runtime.code_cache import keep_torch_code
         os.mkdir({str(tmp_path / "own")!r}, 0o755)
         os.umask({umask})
         keep_torch_code()
@@ -237,7 +237,7 @@ def test_numba_finds_its_code_again(tmp_path):
     """What one process compiled the next one loads."""
     program = """
         import numba
-        from beam_zoo.resample import _turn
+        from beam_zoo.images.kernels.resample import _turn
         print(sum(_turn.stats.cache_hits.values()), sum(_turn.stats.cache_misses.values()))
     """
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
@@ -253,7 +253,7 @@ def test_torch_code_cannot_be_kept(wrong, tmp_path):
     """It is there for one process, in a folder of mode 700."""
     program = """
         import os, stat, sys
-        from beam_zoo.kept_code import keep_torch_code
+        from beam_zoo.runtime.code_cache import keep_torch_code
         keep_torch_code()
         keep_torch_code()
         (name,) = (name for name in os.listdir(sys.argv[1]) if name.startswith("beam-zoo"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from beam_zoo.medians import median
+from beam_zoo.tables.medians import median
 
 
 @pytest.mark.parametrize("count", [*range(1, 41), 64, 101])

@@ -5,8 +5,8 @@ import os
 import pytest
 import yaml
 
-from beam_zoo import members
 from beam_zoo.errors import UserError
+from beam_zoo.members import member as members
 from tests import checkpoints
 
 RIGHT = {"name": "m", "zoobot_class": "ZoobotTree", "checkpoint": "a.ckpt", "view": "minimal"}

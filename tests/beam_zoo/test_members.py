@@ -9,7 +9,7 @@ import torch
 import yaml
 from zoobot.shared import schemas
 
-from beam_zoo import members
+from beam_zoo.members import member as members
 from tests import checkpoints
 
 RINGS = schemas.gz_rings_schema

@@ -6,8 +6,8 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
-from beam_zoo.mixture import MixtureQuantiles
-from beam_zoo.statistics import INTERVAL
+from beam_zoo.tables.mixture import MixtureQuantiles
+from beam_zoo.tables.statistics import INTERVAL
 
 MIXTURE = MixtureQuantiles(INTERVAL)
 

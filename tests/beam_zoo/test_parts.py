@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_zoo import files, parts, plan
 from beam_zoo.errors import StorageFull, UserError
-from beam_zoo.records import Batch, Failure
+from beam_zoo.plan import plan
+from beam_zoo.samples import parts
+from beam_zoo.samples.records import Batch, Failure
+from beam_zoo.storage import files
 
 ROWS = 8
 

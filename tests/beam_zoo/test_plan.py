@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_zoo import audit_plan, files
-from beam_zoo import output as outputs
-from beam_zoo import plan as plans
-from beam_zoo.audit import Findings
+from beam_zoo.audit import plan as audit_plan
+from beam_zoo.audit.audit import Findings
 from beam_zoo.errors import UserError
-from beam_zoo.members import Member
-from beam_zoo.plan import Plan
-from beam_zoo.plan_rows import CarriedDigest
+from beam_zoo.members.member import Member
+from beam_zoo.plan import plan as plans
+from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.rows import CarriedDigest
+from beam_zoo.storage import files
+from beam_zoo.storage import output as outputs
 
 CARRIED = ("ra", "name")
 NAME = f"{files.sha256(b'weights')[:16]}.ckpt"

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from beam_zoo import positions
-from beam_zoo.buckets import Buckets, read_bucket
 from beam_zoo.errors import StorageFull
+from beam_zoo.union import positions
+from beam_zoo.union.buckets import Buckets, read_bucket
 
 
 @pytest.mark.parametrize("buffer", [1, 1000, 1 << 30])

@@ -5,8 +5,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from beam_zoo.quantiles import A_MOST, B_MOST, BetaQuantiles, logit_by_scipy
-from beam_zoo.statistics import INTERVAL
+from beam_zoo.tables.quantiles import A_MOST, B_MOST, BetaQuantiles, logit_by_scipy
+from beam_zoo.tables.statistics import INTERVAL
 
 QUANTILES = BetaQuantiles(INTERVAL)
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from beam_zoo import randomness
+from beam_zoo.inference import randomness
 
 
 def keys(ids, **changes):

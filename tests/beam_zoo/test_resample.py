@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_zoo import compiled_image, compiler, resample, views
-from beam_zoo.compiled_image import CompiledImage
+from beam_zoo.images import views
+from beam_zoo.images.kernels import compiled_image, resample
+from beam_zoo.images.kernels.compiled_image import CompiledImage
+from beam_zoo.runtime import compiler
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (60, 41), (300, 201)]
@@ -140,7 +142,7 @@ def test_aligned_rows():
     program = """
         import numpy as np
         from PIL import Image
-        from beam_zoo.compiled_image import CompiledImage
+        from beam_zoo.images.kernels.compiled_image import CompiledImage
         assert Image.core.get_alignment() == 64
         image = Image.fromarray(np.arange(41 * 30 * 3, dtype=np.uint8).reshape(30, 41, 3))
         found, expected = (some.resize((9, 9), Image.Resampling.BILINEAR) for some in (CompiledImage(image), image))
@@ -199,7 +201,7 @@ def test_all_else_is_pillows(images):
 def test_planning_does_without():
     run_in_a_process("""
         import sys
-        from beam_zoo.views import view_settings
+        from beam_zoo.images.views import view_settings
         from pipelines import prepare, probe, run
         view_settings({"base": "minimal", "output_size": 64}, False)
         assert "numba" not in sys.modules
@@ -219,7 +221,7 @@ def test_a_user_without_a_home(monkeypatch):
 
 PROGRAM = """
     import numpy as np
-    from beam_zoo.resample import resize
+    from beam_zoo.images.kernels.resample import resize
     out = np.empty((3, 3, 1), np.uint8)
     resize(np.full((6, 6, 1), 7, np.uint8), out)
     assert (out == 7).all()

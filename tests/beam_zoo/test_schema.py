@@ -3,8 +3,9 @@
 import pytest
 from zoobot.shared import schemas as zoobots
 
-from beam_zoo import members, schema
 from beam_zoo.errors import UserError
+from beam_zoo.members import member as members
+from beam_zoo.members import schema
 
 NAMES = [name for name, value in vars(zoobots).items() if isinstance(value, zoobots.Schema)]
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 from zoobot.shared import schemas, stats
 
-from beam_zoo.statistics import Tree, value_tables
+from beam_zoo.tables.statistics import Tree, value_tables
 
 ALL = {name: value for name, value in vars(schemas).items() if isinstance(value, schemas.Schema)}
 

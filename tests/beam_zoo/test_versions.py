@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from beam_zoo.errors import UserError
-from beam_zoo.load import LoadImages
-from beam_zoo.run import Run
-from beam_zoo.versions import source
+from beam_zoo.inference.load import LoadImages
+from beam_zoo.plan.run import Run
+from beam_zoo.runtime.versions import source
 
 
 def test_a_worker_with_other_source_refuses_before_its_first_image():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from beam_zoo.views import GLOBAL_GENERATOR, View, view_settings
+from beam_zoo.images.views import GLOBAL_GENERATOR, View, view_settings
 from tests import oracle
 
 STILL = {

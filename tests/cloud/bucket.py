@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from beam_zoo import gcs
+from beam_zoo.storage import gcs
 
 PROGRAM = Path(sys.executable).parent / "fake-gcs-server"
 _REQUEST = re.compile(r'\\"(GET|POST|PUT|DELETE|PATCH) (\S+) HTTP/[\d.]+\\" (\d+)')

@@ -8,7 +8,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from beam_zoo import gcs
+from beam_zoo.storage import gcs
 from tests.cloud import bucket as buckets
 from tests.cloud import google as google_server
 

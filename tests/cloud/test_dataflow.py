@@ -12,7 +12,7 @@ import pytest
 import yaml
 from apache_beam.portability.api import beam_runner_api_pb2 as runner_api
 
-from beam_zoo import files, gcs
+from beam_zoo.storage import files, gcs
 from pipelines import audit, finish
 from tests.cloud.test_objects import OPTIONS, contents, objects
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from google.cloud import storage
 
-from beam_zoo import files, gcs, parts
-from beam_zoo import plan as plans
 from beam_zoo.errors import RunFailed, UserError
-from beam_zoo.images import ImageError, image_path, read_bytes
+from beam_zoo.images.decode import ImageError, image_path, read_bytes
+from beam_zoo.plan import plan as plans
+from beam_zoo.samples import parts
+from beam_zoo.storage import files, gcs
 
 LARGE = 20 << 20
 

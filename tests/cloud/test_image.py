@@ -5,7 +5,7 @@ import sys
 import apache_beam as beam
 import pytest
 
-from beam_zoo import gcs
+from beam_zoo.storage import gcs
 from pipelines import predict
 from tests.cloud.conftest import labels
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from beam_zoo import files, gcs, parts
-from beam_zoo import plan as plans
+from beam_zoo.plan import plan as plans
+from beam_zoo.samples import parts
+from beam_zoo.storage import files, gcs
 from pipelines import audit, export, finish, probe
 from tests import checkpoints, galaxies
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_zoo.files import sha256
+from beam_zoo.storage.files import sha256
 from runners.flink import install
 from tests.cluster import slurm
 from tests.cluster.compare import assert_same

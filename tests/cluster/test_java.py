@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from beam_zoo.files import sha256
+from beam_zoo.storage.files import sha256
 from runners.flink import install
 from tests.cluster import job_server
 

@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo import parts
+from beam_zoo.samples import parts
 from pipelines import audit, predict, represent
 from tests import checkpoints, galaxies
 
 SNIPPET, TABLE_ROWS = 4, 8
-"""Two snippets a table part, where the tests set `beam_zoo.plan.TABLE_ROWS` so."""
+"""Two snippets a table part, where the tests set `beam_zoo.plan.plan.TABLE_ROWS` so."""
 ENCODER = {"zoobot_class": "ZoobotEncoder", "encoder": "test_resnet"}
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_zoo import plan as plans
+from beam_zoo.plan import plan as plans
 from runners import beam_options
 from runners.flink import submission
 from tests.pipelines.unions import OPTIONS, Runs

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_zoo import parts
-from beam_zoo import plan as plans
-from beam_zoo.pieces import unique_files
-from beam_zoo.reopen import reopen
-from beam_zoo.tables import Statistics
+from beam_zoo.plan import plan as plans
+from beam_zoo.samples import parts
+from beam_zoo.tables.tables import Statistics
+from beam_zoo.union.pieces import unique_files
+from beam_zoo.union.reopen import reopen
 from pipelines import merge
 from tests import checkpoints, galaxies
 from tests.pipelines.unions import OPTIONS, aggregate, assert_refused, assert_same

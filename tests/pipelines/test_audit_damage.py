@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr("beam_zoo.plan.TABLE_ROWS", a.TABLE_ROWS)
+    patch.setattr("beam_zoo.plan.plan.TABLE_ROWS", a.TABLE_ROWS)
     yield a.trees(tmp_path_factory.mktemp("trees"))
     patch.undo()
 

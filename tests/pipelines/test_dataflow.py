@@ -10,11 +10,12 @@ import pytest
 from apache_beam.portability import common_urns
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_zoo import parts, plan
-from beam_zoo.ensemble import Ensemble, GatherFrames, failure_frame, header, sample_frames, split
-from beam_zoo.load import STORED, LoadImages
-from beam_zoo.records import Failure, PartRef
-from beam_zoo.run import Run
+from beam_zoo.inference.load import STORED, LoadImages
+from beam_zoo.plan import plan
+from beam_zoo.plan.run import Run
+from beam_zoo.samples import parts
+from beam_zoo.samples.ensemble import Ensemble, GatherFrames, failure_frame, header, sample_frames, split
+from beam_zoo.samples.records import Failure, PartRef
 from pipelines.samples import infer, samples, store
 from runners import direct
 from tests import oracle
@@ -110,7 +111,7 @@ def test_samples_are_stored_before_a_later_step_fails(stored, few, tmp_path):
 
 def test_a_snippet_that_is_stored_by_now_is_not_read_again(stored, few, monkeypatch):
     run = planned(stored, few)
-    monkeypatch.setattr("beam_zoo.images.read_bytes", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr("beam_zoo.images.decode.read_bytes", lambda *_: pytest.fail("an image was read"))
 
     def build(p):
         snippets = p | beam.Create([run.plan.snippet(n) for n in range(3)])
@@ -123,7 +124,7 @@ def test_a_snippet_that_is_stored_by_now_is_not_read_again(stored, few, monkeypa
 
 def test_models_load_once(predict, few, trees, monkeypatch):
     """However many snippets: the local runner makes one pipeline of all samples."""
-    from beam_zoo.inference import MemberHandler
+    from beam_zoo.inference.handler import MemberHandler
 
     loaded = []
     real = MemberHandler.load_model

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from beam_zoo import decoding_processes
-from beam_zoo.decoders import AHEAD
+from beam_zoo.images import decoding_processes
+from beam_zoo.images.decoders import AHEAD
 from tests import checkpoints, galaxies
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from zoobot.shared import load_predictions, schemas
 
-from beam_zoo import plan as plans
+from beam_zoo.plan import plan as plans
 from pipelines import export as command
 from pipelines import hdf5
 from tests import checkpoints, oracle

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from beam_zoo import device, fast_views, load
-from beam_zoo.card_decoder import CardDecoder, NoCardDecoder, OnCard
-from beam_zoo.fast_views import FastView
-from beam_zoo.records import Batch
+from beam_zoo.images import fast_views
+from beam_zoo.images.fast_views import FastView
+from beam_zoo.images.gpu.card_decoder import CardDecoder, NoCardDecoder, OnCard
+from beam_zoo.inference import load
+from beam_zoo.runtime import device
+from beam_zoo.samples.records import Batch
 from tests import checkpoints, oracle
 
 

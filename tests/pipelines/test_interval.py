@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_zoo import schema as schemas
-from beam_zoo.statistics import INTERVAL
+from beam_zoo.members import schema as schemas
+from beam_zoo.tables.statistics import INTERVAL
 from pipelines import aggregate, audit, finish
 from tests import checkpoints
 from tests.beam_zoo.test_mixture import roots

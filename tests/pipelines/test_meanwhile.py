@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from beam_zoo import decoders, tables
+from beam_zoo.images import decoders
+from beam_zoo.tables import tables
 from pipelines import meanwhile
 from pipelines import run as runs
 

@@ -71,7 +71,7 @@ def test_samples_without_dropout_are_those_of_a_plain_loop(predict, catalogue, t
 
 def test_dropout_is_zoobots_with_our_draws(predict, few, trees, monkeypatch):
     """zoobot's own model, its F.dropout fed with the masks of (seed, galaxy, member, pass), gives our samples."""
-    from beam_zoo import randomness
+    from beam_zoo.inference import randomness
 
     result = predict(few, trees[:1], "--passes", "4", "--seed", "7")
     got = oracle.samples_array(result.table("samples"), SCHEMA.label_cols)
@@ -97,7 +97,7 @@ def test_dropout_is_zoobots_with_our_draws(predict, few, trees, monkeypatch):
 
 def test_random_views_are_galaxy_datasets_own(predict, few, tmp_path):
     """Each pass sees galaxy_datasets' transform as it is after torch.manual_seed(key)."""
-    from beam_zoo import randomness
+    from beam_zoo.inference import randomness
 
     path = checkpoints.tree(tmp_path / "r.ckpt", test_time_dropout=False)
     member = checkpoints.member(tmp_path / "r.yaml", path, view={"base": "default", "output_size": 64})

@@ -188,7 +188,7 @@ def test_paths_outside_the_root(refuse, work: Path) -> None:
 
 def test_an_unwritable_output(refuse, monkeypatch: pytest.MonkeyPatch, work: Path) -> None:
     """Root may write everywhere, so the system's answer is played."""
-    from beam_zoo import output
+    from beam_zoo.storage import output
 
     monkeypatch.setattr(output.os, "access", lambda path, mode: False)
     assert f"{work} is not a writable folder" in refuse(*GOOD)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from beam_zoo import progress
+from beam_zoo.runtime import progress
 from tests import checkpoints
 
 

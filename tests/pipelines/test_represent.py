@@ -49,7 +49,7 @@ def test_features_of_two_classes(represent, few, tmp_path):
 
 
 def test_the_mean_over_distinct_views(represent, few, tmp_path):
-    from beam_zoo import randomness
+    from beam_zoo.inference import randomness
 
     tree = checkpoints.tree(tmp_path / "t.ckpt", seed=4)
     member = checkpoints.member(tmp_path / "t.yaml", tree, view={"base": "default", "output_size": 64})

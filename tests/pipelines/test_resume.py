@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from beam_zoo import images as image_files
+from beam_zoo.images import decode as image_files
 from tests import checkpoints, galaxies, oracle
 
 OPTIONS = ["--snippet_size", 5, "--passes", 2]

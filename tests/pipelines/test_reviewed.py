@@ -188,7 +188,7 @@ def test_snippets_on_a_cluster_build_no_tables(predict, sky, trees, cluster):
 
 
 def test_a_pipe_that_nobody_writes_to(predict, sky, trees, tmp_path, monkeypatch):
-    from beam_zoo import yaml_files
+    from beam_zoo.storage import yaml_files
 
     monkeypatch.setattr(yaml_files, "PIPE_SECONDS", 0.1)
     os.mkfifo(tmp_path / "pipe.yaml")
@@ -276,7 +276,7 @@ def test_a_run_is_quiet(sky, trees, tmp_path):
 
 def test_three_jobs_finish_one_output(predict, sky, trees):
     """All of them build the tables of the same samples at the same time, again and again."""
-    from beam_zoo.tables import remove_reports
+    from beam_zoo.tables.tables import remove_reports
     from pipelines import finish
 
     first = predict(sky, trees, *OPTIONS)

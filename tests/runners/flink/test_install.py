@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_zoo.files import sha256
+from beam_zoo.storage.files import sha256
 from runners.flink import install as installation
 from runners.flink.__main__ import main
 

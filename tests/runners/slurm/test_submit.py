@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_zoo.files import sha256
+from beam_zoo.storage.files import sha256
 from pipelines.options import parse
 from runners.flink import install
 from runners.slurm.__main__ import main

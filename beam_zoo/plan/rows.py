@@ -1,0 +1,133 @@
+"""The files of a plan's rows: one per table part, a row group a snippet."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_zoo.storage.files import publish
+
+if TYPE_CHECKING:
+    from beam_zoo.plan.plan import Plan
+
+
+def rows_file(folder: str, part: int) -> str:
+    """Path of the rows of a table part."""
+    return os.path.join(folder, f"{part:06d}.parquet")
+
+
+class Slices:
+    """Cuts a stream of batches into tables of one size, the last of what is left.
+
+    Args:
+        columns: those to keep.
+        size: rows of a table.
+    """
+
+    def __init__(self, columns: Iterable[str], size: int) -> None:
+        self._columns, self._size = list(columns), size
+        self._pending: list[pa.RecordBatch] = []
+        self._waiting = 0
+
+    def add(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
+        """Take the next rows; yields the tables that are whole."""
+        self._pending.append(batch.select(self._columns))
+        self._waiting += len(batch)
+        if self._waiting >= self._size:
+            yield from self._cut(self._waiting - self._waiting % self._size)
+
+    def rest(self) -> Iterator[pa.Table]:
+        """The last table."""
+        if self._waiting:
+            yield from self._cut(self._waiting)
+
+    def _cut(self, rows: int) -> Iterator[pa.Table]:
+        table = pa.Table.from_batches(self._pending)
+        self._pending = table.slice(rows).to_batches()
+        self._waiting -= rows
+        for start in range(0, rows, self._size):
+            yield table.slice(start, min(self._size, rows - start))
+
+
+class CarriedDigest:
+    """SHA-256 of the carried columns' names, types and values, whatever batches they come in.
+
+    Args:
+        carried: their names.
+        size: rows that are hashed at a time.
+    """
+
+    def __init__(self, carried: tuple[str, ...], size: int) -> None:
+        self._slices = Slices(carried, size) if carried else None
+        self._digest = hashlib.sha256()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows."""
+        for table in self._slices.add(batch) if self._slices else ():
+            self._hash(table)
+
+    def finish(self) -> str:
+        """The digest in hexadecimal; empty if nothing is carried."""
+        if self._slices is None:
+            return ""
+        for table in self._slices.rest():
+            self._hash(table)
+        return self._digest.hexdigest()
+
+    def _hash(self, table: pa.Table) -> None:
+        # Types as they come back from the plan, so that the digest of the plan's own columns is the same.
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        stored = pq.read_table(pa.BufferReader(sink.getvalue()))
+        for name, column in zip(stored.column_names, stored.columns, strict=True):
+            self._digest.update(f"{name}\0{column.type}\0".encode())
+            self._digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+            values = column.drop_null().combine_chunks()
+            if pa.types.is_primitive(values.type) and not pa.types.is_temporal(values.type):
+                self._digest.update(values.to_numpy(zero_copy_only=False).tobytes())
+            elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+                self._digest.update(pd.util.hash_array(values.to_numpy(zero_copy_only=False)).tobytes())
+            else:
+                self._digest.update(str(values.to_pylist()).encode())
+
+
+class RowWriter:
+    """Writes rows as the plan lays them out: a file a table part, a row group a snippet."""
+
+    def __init__(self, folder: str, plan: "Plan", columns: Iterable[str]) -> None:
+        self._folder, self._plan = folder, plan
+        self._slices = Slices(columns, plan.snippet_size)
+        self._part: list[pa.Table] = []
+        self._parts = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows."""
+        for table in self._slices.add(batch):
+            self._write(table)
+
+    def close(self) -> None:
+        """Write what is left."""
+        for table in self._slices.rest():
+            self._write(table)
+        self._write_part()
+
+    def _write(self, snippet: pa.Table) -> None:
+        self._part.append(snippet)
+        if len(self._part) == self._plan.snippets_per_table:
+            self._write_part()
+
+    def _write_part(self) -> None:
+        if not self._part:
+            return
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, self._part[0].schema, compression="zstd") as file:
+            for snippet in self._part:
+                file.write_table(snippet, row_group_size=self._plan.snippet_size)
+        # The folder's name tells what is in it, so that whoever writes this file writes the same.
+        publish(rows_file(self._folder, self._parts), sink.getvalue(), replace=True)
+        self._part, self._parts = [], self._parts + 1

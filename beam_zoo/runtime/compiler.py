@@ -1,0 +1,48 @@
+"""Functions of numbers, compiled for this processor when their module is imported."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+from beam_zoo.errors import UserError
+from beam_zoo.runtime import code_cache as kept_code
+
+_CONFIG: Any = numba.config
+_SETTINGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_COMPILING = threading.Lock()  # numba has one cache folder for all
+
+
+def cache_folder() -> str:
+    """Where compiled code is kept, for these settings only: numba itself just looks at the file of what it compiles."""
+    return kept_code.for_this_processor("numba", _SETTINGS, kept_code.NUMBA)
+
+
+def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile now, to run without the interpreter's lock; the result is kept on disk where that is possible.
+
+    Args:
+        returns: numba's type of what the function returns.
+        takes: numba's types of its arguments.
+        more: settings of numba's.
+
+    Raises:
+        UserError: others could put code where it is kept.
+    """
+
+    def compile_now(function: Callable[..., Any]) -> Any:
+        settings = {**_SETTINGS, **more}
+        with _COMPILING:
+            before = _CONFIG.CACHE_DIR
+            try:
+                _CONFIG.CACHE_DIR = cache_folder()
+                return numba.njit(returns(*takes), cache=True, **settings)(function)
+            except UserError:
+                raise
+            except Exception:  # no folder, no space there, a damaged file: three seconds in each process
+                return numba.njit(returns(*takes), **settings)(function)
+            finally:
+                _CONFIG.CACHE_DIR = before
+
+    return compile_now

@@ -1,0 +1,35 @@
+"""Galaxies that failed for a reason that may pass: the same command predicts them again."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from beam_zoo.plan.plan import Plan
+from beam_zoo.samples import parts
+from beam_zoo.samples.records import PartRef, Snippet
+from beam_zoo.storage import files
+
+
+def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterator[Snippet]:
+    """Snippets of which some galaxies failed for a reason that may pass, with just those galaxies.
+
+    Args:
+        plan: the plan of the run.
+        output: folder of the output.
+        stored: snippet number -> its parts.
+    """
+    folder = parts.retry_folder(output)
+    for name in files.names(folder):
+        refs = stored.get(int(name)) if name.isdecimal() else None
+        if not refs:
+            continue
+        read = [parts.read_part(plan, output, parts.folders(plan)[0], ref) for ref in refs]
+        # Of a galaxy that failed twice the last failure counts.
+        last = {failure.offset: failure for part in read for failure in part.failures}
+        waiting = {offset for offset, failure in last.items() if failure.may_pass}
+        waiting -= {int(offset) for part in read for offset in part.offsets}
+        if waiting:
+            attempt = parts.attempt_of(refs[-1].name) + 1
+            yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)
+        else:
+            files.remove(os.path.join(folder, name))

@@ -1,0 +1,117 @@
+"""The step that makes samples durable, before any shuffle that follows inference."""
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from beam_zoo.plan.run import Run
+from beam_zoo.samples import parts
+from beam_zoo.samples.records import Batch, Failure, PartRef, Snippet, at_the_end
+
+LOGGER = logging.getLogger("beam_zoo")
+REMAINDERS = "remainders"
+
+
+class Store(beam.DoFn):
+    """Gathers the batches of a snippet; when it is whole, it becomes a part and goes on as a reference.
+
+    Normally a runner fuses inference and this step, and all batches of a snippet come one after the other. What
+    is incomplete at the end of a bundle goes to the output `REMAINDERS`, as (snippet number, batch). A part is written
+    while the next snippet is predicted, and its reference goes on once it is there.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def setup(self) -> None:
+        self._writer = ThreadPoolExecutor(1)
+
+    def teardown(self) -> None:
+        self._writer.shutdown()
+
+    def start_bundle(self) -> None:
+        self._waiting: dict[Snippet, list[Batch]] = {}
+        self._galaxies: dict[Snippet, int] = {}
+        self._writing: deque[Future[PartRef | None]] = deque()
+
+    def process(self, batch: Batch) -> Iterator[PartRef]:
+        waiting = self._waiting.setdefault(batch.snippet, [])
+        waiting.append(dataclasses.replace(batch, pixels={}))
+        here = self._galaxies.get(batch.snippet, 0) + len(batch) + len(batch.failures)
+        self._galaxies[batch.snippet] = here
+        if here == batch.snippet.size:
+            del self._waiting[batch.snippet], self._galaxies[batch.snippet]
+            # One part waits for its writer at most.
+            yield from self._written(1)
+            self._writing.append(self._writer.submit(store, self._run, batch.snippet, waiting))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for ref in self._written(0):
+            yield at_the_end(ref)
+        for snippet, batches in self._waiting.items():
+            for batch in batches:
+                yield beam.pvalue.TaggedOutput(REMAINDERS, at_the_end((snippet.number, batch.on_host())))
+        self._waiting = {}
+
+    def _written(self, at_most: int) -> Iterator[PartRef]:
+        """References of the parts that are there by now; waits until at most so many are not."""
+        while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
+            ref = self._writing.popleft().result()
+            if ref is not None:
+                yield ref
+
+
+class StoreGathered(beam.DoFn):
+    """Stores snippets whose batches came through a GroupByKey.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def process(self, gathered: tuple[int, Iterable[Batch]]) -> Iterator[PartRef]:
+        batches = list(gathered[1])
+        ref = store(self._run, batches[0].snippet, batches)
+        if ref is not None:
+            yield ref
+
+
+def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
+    """Write a snippet's part: its reference (none, where a second try had no success at all)."""
+    finite = [finite_only(batch.on_host()) for batch in batches]
+    ref = parts.write_parts(run.plan, run.output, snippet, finite)
+    if ref is not None:
+        LOGGER.info("snippet %d is stored", snippet.number)
+    return ref
+
+
+def finite_only(batch: Batch) -> Batch:
+    """The batch with galaxies of NaN or infinite outputs turned into failures: they never reach a table."""
+    good = np.ones(len(batch), bool)
+    failures = []
+    for name, values in batch.outputs.items():
+        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        for index in np.flatnonzero(good & ~finite):
+            reason = f"member {name} gave NaN or infinite outputs"
+            failures.append(Failure(int(batch.offsets[index]), "inference", reason, False))
+        good &= finite
+    if not failures:
+        return batch
+    return dataclasses.replace(
+        batch,
+        offsets=batch.offsets[good],
+        galaxy_keys=batch.galaxy_keys[good],
+        outputs={name: values[good] for name, values in batch.outputs.items()},
+        failures=[*batch.failures, *failures],
+    )

@@ -1,0 +1,311 @@
+"""Files that are whole whenever they are there, and durable when a step says that it is done.
+
+A path that starts with gs:// is an object of Google Cloud Storage (`beam_zoo/storage/gcs.py`), any other one a local file.
+Functions raise what the operating system would raise, whichever it is.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from beam_zoo.errors import StorageFull, UserError, one_line
+from beam_zoo.storage import gcs
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is not a local one."""
+    return "://" in path
+
+
+def is_object(path: str) -> bool:
+    """Whether a path is one of Google Cloud Storage."""
+    return path.startswith(gcs.SCHEME)
+
+
+def absolute(path: str) -> str:
+    """A path that means the same from any folder, without a slash at its end.
+
+    Raises:
+        UserError: `gs:/` with one slash, which is nobody's folder.
+    """
+    if re.match(r"(gs|s3|hdfs):/(?!/)", path):
+        raise UserError(f"{path}: write {path.replace(':/', '://', 1)}")
+    if is_remote(path):
+        scheme, separator, inside = path.partition("://")
+        return f"{scheme}{separator}{inside.rstrip('/')}"
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def beside(path: str, name: str) -> str:
+    """The file that another one names, relative to its own folder.
+
+    Args:
+        path: of the file that names it.
+        name: what stands there: relative, absolute or remote.
+
+    Raises:
+        UserError: it climbs out of the bucket.
+    """
+    name = name if is_remote(name) else os.path.expanduser(name)
+    if is_remote(name) or os.path.isabs(name):
+        return name if is_remote(name) else os.path.normpath(name)
+    scheme, separator, folder = os.path.dirname(path).rpartition("://")
+    found = os.path.normpath(os.path.join(folder, name))
+    if separator and not found.startswith(f"{folder.partition('/')[0]}/"):
+        raise UserError(f"{path} names {name}, which is outside of its bucket")
+    return f"{scheme}{separator}{found}"
+
+
+@contextlib.contextmanager
+def storage(path: str) -> Iterator[None]:
+    """One line for what a filesystem refuses.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: anything else that the operating system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no space left for {path}: make room and run the same command again; what is stored is kept"
+            ) from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def publish(path: str, data: Any, *, replace: bool = False, only: int | None = None) -> bool:
+    """Give a file its name when its bytes are safe: whole, or not at all.
+
+    Args:
+        path: the final name; its folder is made if absent.
+        data: the file's bytes.
+        replace: for views, which may be built anew; parts are never replaced.
+        only: the generation of the object that may be replaced, and no other.
+
+    Returns:
+        Whether it was this call that wrote it: of two writers of a part the first wins.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: the folder cannot be written.
+    """
+    with storage(path):
+        if is_object(path):
+            return gcs.write(path, data, replace=replace, only=only)
+        return _publish(path, data, replace)
+
+
+def _publish(path: str, data: Any, replace: bool) -> bool:
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    sync_folder(folder)
+    return True
+
+
+def _link(temporary: str, path: str) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        raise UserError(
+            f"the file system of {path} has no hard links ({error.strerror}): use another --output"
+        ) from None
+
+
+def write_json(path: str, content: dict[str, Any], *, replace: bool = True, only: int | None = None) -> bool:
+    """Write, or replace, a JSON file; see `publish`."""
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    return publish(path, data, replace=replace, only=only)
+
+
+def sync_file(path: str) -> None:
+    """Make a local file's, or a folder's, content durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: str) -> None:
+    """Make names that were added to a local folder durable."""
+    sync_file(folder)
+
+
+def read_bytes(path: str) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if is_object(path):
+        return gcs.read(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def read_json(path: str) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON.
+    """
+    return json.loads(read_bytes(path))
+
+
+def open_read(path: str) -> BinaryIO:
+    """A file to read from anywhere in it, without all of it in memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return gcs.open_read(path) if is_object(path) else open(path, "rb")
+
+
+def for_arrow(path: str) -> str | io.BytesIO:
+    """What pyarrow reads a file of this program from: its path, or all of an object, which is a few megabytes."""
+    return io.BytesIO(gcs.read(path)) if is_object(path) else path
+
+
+def stream_for_arrow(path: str) -> str | BinaryIO:
+    """What pyarrow reads a file of any size from."""
+    return gcs.open_read(path) if is_object(path) else path
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file, or a local folder, of this name."""
+    return gcs.exists(path) if is_object(path) else os.path.exists(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder, or any object below one."""
+    return gcs.is_folder(path) if is_object(path) else os.path.isdir(path)
+
+
+def size(path: str) -> int:
+    """Bytes of a file.
+
+    Raises:
+        OSError: there is none.
+    """
+    return stamp(path)[1]
+
+
+def stamp(path: str) -> list[Any]:
+    """Path, size in bytes, and time (or generation) of the last change: tells cheaply that a file was not touched.
+
+    Raises:
+        OSError: there is none.
+    """
+    if is_object(path):
+        return [path, *gcs.stat(path)]
+    status = os.stat(path)
+    return [path, status.st_size, status.st_mtime_ns]
+
+
+def names(folder: str) -> list[str]:
+    """Sorted names of all files and folders that are directly in a folder; none if it is not there.
+
+    Raises:
+        NotADirectoryError: it is a file.
+        OSError: it cannot be listed.
+    """
+    if is_object(folder):
+        return [name.rstrip("/") for name in gcs.names(folder)]
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def walk(folder: str) -> Iterator[str]:
+    """Paths, relative to a folder, of all files in it and its folders.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    if is_object(folder):
+        yield from gcs.walk(folder)
+        return
+    for inside, _, found in os.walk(folder):
+        for name in found:
+            yield os.path.relpath(os.path.join(inside, name), folder)
+
+
+def remove(*paths: str) -> None:
+    """Remove files; those that are not there are gone already.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    if objects := [path for path in paths if is_object(path)]:
+        gcs.remove(objects)
+    for path in paths:
+        if not is_object(path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder and the files in it.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    remove(*(os.path.join(folder, name) for name in names(folder)))
+    if not is_object(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def read_file(path: str) -> bytes:
+    """All bytes of a checkpoint: a local file, an object, or what else Beam's filesystems read.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        if is_remote(path) and not is_object(path):
+            from apache_beam.io.filesystems import FileSystems
+
+            with FileSystems.open(path) as remote:
+                return remote.read()
+        if not is_remote(path) and os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(0, "it is not a file")  # reading a named pipe would wait for ever
+        return read_bytes(path)
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,123 @@
+"""The folder of an output: whose it is, what may be removed from it, and whether it can be written."""
+
+import contextlib
+import os
+import re
+
+from beam_zoo.errors import UserError
+from beam_zoo.plan.plan import FOLDER
+from beam_zoo.storage import files
+
+MANIFEST = "manifest.json"
+JOBS = "_slurm"
+"""Scripts and logs of batch jobs."""
+STAGING = "_dataflow"
+"""What Dataflow is given to run, and what its workers keep for a while: Dataflow's own files."""
+# Every file that this program writes, so that --overwrite removes nothing else.
+_OURS = re.compile(
+    r"(friendly|advanced|failures|samples|representations/[^/]+)/\.?part-\d+(_\d+)?\.parquet(\.[0-9a-f]{32})?"
+    r"|\.?manifest\.json(\.[0-9a-f]{32})?"
+    r"|_tables/\.?part-\d+\.json(\.[0-9a-f]{32})?|_retry/\.?\d+(\.[0-9a-f]{32})?"
+    rf"|({JOBS}|{STAGING})/.+"
+    rf"|{FOLDER}/(\.?plan\.json(\.[0-9a-f]{{32}})?|(rows|carried)-[0-9a-f]+/\.?\d+\.parquet(\.[0-9a-f]{{32}})?|members/[^/]+)"
+)
+_OUR_FOLDERS = re.compile(
+    r"friendly|advanced|failures|samples|representations(/[^/]+)?|_tables|_retry"
+    rf"|{FOLDER}(/((rows|carried)-[0-9a-f]+|members))?"
+)
+
+
+def check(output: str, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be this program's output.
+
+    Raises:
+        UserError: it holds other things, or cannot be written.
+    """
+    if "\0" in output:
+        raise UserError("output: a path cannot hold a null character")
+    if files.is_remote(output) and not files.is_object(output):
+        raise UserError(f"output {output}: only local folders and gs:// can be written")
+    try:
+        if files.is_object(output):
+            _check_content(output, overwrite)
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(output)
+    except OSError as error:
+        raise UserError(f"output {output} cannot be written: {error.strerror}") from None
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise UserError(f"output {output} is a file, not a folder")
+    if os.path.isdir(output):
+        _check_content(output, overwrite)
+    parent = output
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"output {output} cannot be written: {parent} is not a writable folder")
+
+
+def _check_content(output: str, overwrite: bool) -> None:
+    """Refuse what is neither empty nor an output; the files of an output are not listed for this."""
+    if is_output(output):
+        return
+    if files.is_object(output) and files.exists(output):
+        raise UserError(f"output {output} is an object, not a folder")
+    planned = others = False
+    for path in files.walk(output):
+        if not _OURS.fullmatch(path):
+            raise UserError(
+                f"output {output} is not empty and not an output of this program: choose another folder"
+            )
+        planned = planned or path.startswith(f"{FOLDER}/")
+        others = others or not path.startswith((f"{FOLDER}/", JOBS, STAGING))
+    # What is left of a planning that was killed, perhaps one with --overwrite, is in nobody's way.
+    if others and not planned and not os.path.isdir(os.path.join(output, FOLDER)):
+        what = "--overwrite removes nothing there" if overwrite else "choose another folder"
+        raise UserError(f"output {output} has no plan of this program: {what}")
+    if others and not overwrite:
+        raise UserError(f"{output} has lost its plan, {FOLDER}/plan.json: restore it, or use --overwrite")
+
+
+def is_output(output: str) -> bool:
+    """Whether a folder has a plan of this program."""
+    return files.exists(os.path.join(output, FOLDER, "plan.json"))
+
+
+def is_own(output: str, path: str) -> bool:
+    """Whether a file is one that `clear` would remove."""
+    if files.is_remote(output) or files.is_remote(path):
+        return path.startswith(f"{output}/") and _OURS.fullmatch(path[len(output) + 1 :]) is not None
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(output))
+    return _OURS.fullmatch(inside) is not None
+
+
+def clear(output: str) -> None:
+    """Remove what this program wrote, and nothing else; the plan last, so that a stop half-way can be repeated.
+
+    Logs and scripts of batch jobs stay: the job that this is done for is waiting there.
+    """
+    last = os.path.join(FOLDER, "plan.json")
+    there = sorted(files.walk(output), key=lambda path: path.startswith(FOLDER))
+    ours = [
+        path
+        for path in there
+        if _OURS.fullmatch(path) and path != last and not path.startswith((JOBS, STAGING))
+    ]
+    files.remove(*(os.path.join(output, path) for path in ours))
+    _remove_folders(output)
+    files.remove(os.path.join(output, last))
+    _remove_folders(output)
+
+
+def _remove_folders(output: str) -> None:
+    """Remove folders of this program's that are empty now."""
+    for folder, _, _ in os.walk(output, topdown=False):
+        if _OUR_FOLDERS.fullmatch(os.path.relpath(folder, output)) and not os.listdir(folder):
+            os.rmdir(folder)
+
+
+def remove_manifest(output: str) -> None:
+    """From here to the new manifest there is none: the output is not complete."""
+    path = os.path.join(output, MANIFEST)
+    with files.storage(path):
+        files.remove(path)

@@ -1,0 +1,200 @@
+"""The samples of a union, read piece by piece: stored parts of its runs, or what was moved into its order."""
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from beam_zoo.errors import UserError
+from beam_zoo.samples import ensemble, parts
+from beam_zoo.samples.assemble import Assembler, Galaxies
+from beam_zoo.samples.ensemble import Ensemble
+from beam_zoo.samples.records import Failure, PartRef
+from beam_zoo.tables.gather import PARTS, part_frames
+from beam_zoo.union.buckets import Buckets, read_bucket
+from beam_zoo.union.sources import Union
+
+Frames = Iterator[tuple[bytes, bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What is read at once: a stored part, or the moved samples of a table part.
+
+    Attributes:
+        source: number of the run.
+        ref: the part, or None for moved samples.
+        start, stop: only galaxies of the rows [start, stop) of the union.
+    """
+
+    source: int
+    ref: PartRef | None
+    start: int
+    stop: int
+
+
+def pieces_of(union: Union, stored: list[parts.Stored], rows: range) -> list[Piece]:
+    """All that holds samples or failures of these rows, which are those of whole table parts.
+
+    Args:
+        union: the union; `move_samples` has been through its runs that are in another order.
+        stored: the parts of each run.
+        rows: rows of the union.
+    """
+    pieces: list[Piece] = []
+    for number, source in enumerate(union.sources):
+        if source.moved is not None:
+            for start in range(rows.start, rows.stop, union.part_rows):
+                pieces.append(Piece(number, None, start, min(rows.stop, start + union.part_rows)))
+            continue
+        own = source.places.rows_within(rows.start, rows.stop, source.plan.rows)
+        size = source.plan.snippet_size
+        for snippet in range(own.start // size, -(-own.stop // size)) if own else ():
+            pieces += [Piece(number, ref, rows.start, rows.stop) for ref in stored[number][snippet]]
+    return pieces
+
+
+def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, Any]]], Frames]:
+    """Read a piece.
+
+    Returns:
+        (table part, file that was read) for every table part that the file has galaxies of; none for moved samples.
+        And (galaxy id, frame) for every galaxy, predicted or failed.
+
+    Raises:
+        UserError: the part is missing, damaged or of another run.
+    """
+    source = union.sources[piece.source]
+    if piece.ref is None:
+        assert source.moved is not None
+        return [], _moved_frames(os.path.join(source.moved, "samples"), piece.start // union.part_rows)
+    plan, folder = source.plan, parts.folders(source.plan)[0]
+    part = parts.read_part(plan, source.output, folder, piece.ref)
+    snippet = plan.snippet(piece.ref.snippet)
+    places = source.places.of(snippet.start, snippet.stop)
+    file = {
+        "source": piece.source,
+        "name": f"{folder}/{piece.ref.name}",
+        "rows": part.table.num_rows,
+        "galaxies": len(part.offsets),
+        "sha256": part.sha256,
+    }
+    inside = places[(places >= piece.start) & (places < piece.stop)]
+    files = [(int(number), file) for number in np.unique(inside // union.part_rows)]
+    rows = range(piece.start, piece.stop)
+    return files, part_frames(plan, source.output, piece.ref, part, places, piece.source, rows)
+
+
+def _moved_frames(folder: str, number: int) -> Frames:
+    table = read_bucket(folder, number)
+    if table is not None:
+        for batch in table.to_batches():
+            yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+
+
+def move_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[str, Any]]:
+    """Put a run's samples and failures into the order of the union, streaming: a file a table part.
+
+    Args:
+        union: the union.
+        number: of a run whose rows are in another order.
+        stored: its parts.
+
+    Returns:
+        The files that were read.
+    """
+    moved = union.sources[number].moved
+    assert moved is not None
+    buckets = Buckets(os.path.join(moved, "samples"))
+    read = []
+    for _, refs in sorted(stored.items()):
+        for ref in refs:
+            files, frames = read_piece(union, Piece(number, ref, 0, union.rows))
+            read.append(files[0][1])
+            galaxies, values = zip(*frames, strict=True)
+            rows = np.array([ensemble.header(frame)[3] for frame in values], np.int64)
+            columns = [pa.array(galaxies, pa.binary()), pa.array(values, pa.large_binary())]
+            buckets.add(rows // union.part_rows, pa.table(columns, ["galaxy", "frame"]))
+    buckets.close()
+    return read
+
+
+class ReadPieces(beam.DoFn):
+    """A piece becomes (galaxy id, frame) for every galaxy; the files that were read go to the output `PARTS`.
+
+    Args:
+        union: the union.
+    """
+
+    def __init__(self, union: Union) -> None:
+        self._union = union
+
+    def process(self, piece: Piece) -> Iterator[Any]:
+        files, frames = read_piece(self._union, piece)
+        for file in files:
+            yield beam.pvalue.TaggedOutput(PARTS, file)
+        yield from frames
+
+
+@dataclasses.dataclass(frozen=True)
+class TablePart:
+    """What a table part of the union must be computed from.
+
+    Attributes:
+        rows: `id_str`, `file_loc` and the carried columns, in the order of the table.
+        galaxies: the predicted galaxies with their samples; `Union.layouts` says which samples those are.
+        failures: (row, id, failure) of all others, in order.
+        files: the stored parts that were read.
+    """
+
+    rows: pa.Table
+    galaxies: list[Galaxies]
+    failures: list[tuple[int, str, Failure]]
+    files: list[dict[str, Any]]
+
+
+def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart:
+    """Read a table part in this process, without a pipeline.
+
+    Args:
+        union: the union; `move_samples` has been through its runs that are in another order.
+        stored: the parts of each run.
+        part: number of the table part.
+
+    Raises:
+        UserError: a stored part is missing or damaged, two runs contradict each other, or a galaxy is incomplete.
+    """
+    rows = union.table_rows(part)
+    by_galaxy: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    read = []
+    for piece in pieces_of(union, stored, rows):
+        files, frames = read_piece(union, piece)
+        read += [file for _, file in files]
+        for galaxy, frame in frames:
+            by_galaxy[galaxy].append(frame)
+    combine, assembler = Ensemble(), Assembler(union.layouts)
+    for galaxy, found in by_galaxy.items():
+        assembler.add(galaxy, combine.apply(found))
+    galaxies = assembler.take()
+    if sum(len(some.rows) for some in galaxies) + len(assembler.failures) != len(rows):
+        raise UserError(f"table part {part}: the runs hold {len(by_galaxy)} galaxies of {len(rows)}")
+    return TablePart(union.read_table_rows("", part), galaxies, sorted(assembler.failures), read)
+
+
+def unique_files(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files that were read, each once, by run and name.
+
+    Raises:
+        UserError: a file had other bytes when it was read again.
+    """
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for file in files:
+        before = found.setdefault((file["source"], file["name"]), file)
+        if before != file:
+            raise UserError(f"{file['name']} of run {file['source'] + 1} has changed while it was read")
+    return [found[key] for key in sorted(found)]
