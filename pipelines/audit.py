@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.runtime.malloc import keep_freed_memory
-from beam_zoo.storage import files
+from beam_zoo.storage import files, layout
 from pipelines import command
 from pipelines.options import Parser
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
 FOUND = "audit.jsonl"
-MARK = "_aggregate.json"
-"""As `pipelines.merge` has it, which imports more than an audit needs."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -174,15 +172,13 @@ def checks(p: "beam.Pipeline", elements: list[Any], check: "beam.DoFn", report: 
 
 def _is_aggregate(output: str) -> bool:
     """Whether a folder without a plan has the mark of an aggregate, or a manifest that names sources."""
-    from beam_zoo.plan import plan as plans
-    from beam_zoo.storage import output as outputs
 
-    if files.is_folder(os.path.join(output, plans.FOLDER)):
+    if files.is_folder(os.path.join(output, layout.PLAN)):
         return False
-    if files.exists(os.path.join(output, MARK)):
+    if files.exists(os.path.join(output, layout.AGGREGATE_MARK)):
         return True
     try:  # A mark that was lost is no reason to audit nothing.
-        return "sources" in files.read_json(os.path.join(output, outputs.MANIFEST))
+        return "sources" in files.read_json(os.path.join(output, layout.MANIFEST))
     except (OSError, ValueError, TypeError):
         return False
 
@@ -199,7 +195,7 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
         raise UserError(
             f"{output} is not an output of predict or represent, nor of aggregate: it has no plan and no sources"
         )
-    path = os.path.join(output, outputs.MANIFEST)
+    path = os.path.join(output, layout.MANIFEST)
     if not files.exists(path):
         raise UserError(f"{path} does not exist: the run is not complete, run the same command again")
     plan = None if aggregate else _read_plan(output, findings)
@@ -209,7 +205,7 @@ def _read(output: str, findings: Any) -> "tuple[Plan | None, dict[str, Any] | No
         if not isinstance(manifest, dict):
             raise ValueError("it holds no mapping")
     except (OSError, ValueError) as error:
-        findings.add(outputs.MANIFEST, f"cannot be read ({error})")
+        findings.add(layout.MANIFEST, f"cannot be read ({error})")
         manifest = None
     return plan, manifest
 
@@ -223,7 +219,7 @@ def _read_plan(output: str, findings: Any) -> "Plan | None":
         assert plan is not None
         check_usable(plan)
     except Exception as error:
-        findings.add(f"{plans.FOLDER}/plan.json", f"cannot be read ({type(error).__name__}: {error})")
+        findings.add(layout.PLAN_FILE, f"cannot be read ({type(error).__name__}: {error})")
         return None
     return plan
 

@@ -10,7 +10,7 @@ from beam_zoo.members import member as members
 from beam_zoo.plan.plan import Plan
 from beam_zoo.runtime.versions import versions
 from beam_zoo.samples import parts
-from beam_zoo.storage import output as outputs
+from beam_zoo.storage import layout
 from beam_zoo.storage.files import write_json
 
 TOO_MANY_FAILURES = 3
@@ -67,7 +67,7 @@ def write(
         "tables": [file for report in reports for file in report["files"].values()],
         "parts": read,
     }
-    write_json(os.path.join(output, outputs.MANIFEST), manifest)
+    write_json(os.path.join(output, layout.MANIFEST), manifest)
     print(
         f"{predicted:,} of {plan.rows:,} galaxies predicted ({reused:,} of them before), {failed:,} failed, "
         f"in {end - begin:.1f} s: {output}",

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import sys
 import time
@@ -19,10 +18,14 @@ from beam_zoo.plan import plan as plans
 from beam_zoo.runtime.versions import changes, versions
 from beam_zoo.samples import parts
 from beam_zoo.samples.assemble import REFUSE
+from beam_zoo.storage import layout
 from beam_zoo.storage import output as outputs
 from beam_zoo.storage.files import is_remote, read_json, storage, sync_folder, write_json
+from beam_zoo.storage.layout import AGGREGATE_MARK as MARK
+from beam_zoo.storage.layout import AGGREGATE_WORK as WORK
+from beam_zoo.storage.layout import FAILURES, TABLES, part_number
 from beam_zoo.tables.gather import PARTS
-from beam_zoo.tables.tables import ADVANCED, FAILURES, FRIENDLY, load_report
+from beam_zoo.tables.tables import load_report
 from beam_zoo.union.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
 from beam_zoo.union.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
 from beam_zoo.union.sources import Union, facts_of, unite
@@ -31,13 +34,9 @@ from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames
 from runners import beam_options, cluster, secrets, start
 
-MARK = "_aggregate.json"
-WORK = "_work"
 LEFT_AFTER = 24 * 3600
 """Seconds after which a working folder that no command has locked is taken for one of a killed command."""
 MOST_RUNS = 64
-_TABLES = (FRIENDLY, ADVANCED, FAILURES)
-_PART = re.compile(r"part-\d+\.parquet")
 
 
 def execute(values: dict[str, Any], flags: list[str]) -> int:
@@ -164,7 +163,7 @@ def _check_output(output: str, runs: Runs, *, overwrite: bool) -> None:
         if os.path.commonpath([real, other]) == other:
             raise UserError(f"output {output} is in {folder}, one of the runs: choose another folder")
     if os.path.isfile(os.path.join(output, MARK)):
-        if os.path.exists(os.path.join(output, outputs.MANIFEST)) and not overwrite:
+        if os.path.exists(os.path.join(output, layout.MANIFEST)) and not overwrite:
             raise UserError(
                 f"output {output} holds an aggregate: give --overwrite to build it anew, or another --output"
             )
@@ -272,18 +271,18 @@ def _publish(built: str, output: str, manifest: dict[str, Any], *, overwrite: bo
         _mark(output)  # a command that was refused meanwhile may have removed it
         with storage(output):
             outputs.remove_manifest(output)
-            for table in _TABLES:
+            for table in TABLES:
                 source, target = os.path.join(built, table), os.path.join(output, table)
                 os.makedirs(target, exist_ok=True)
                 names = sorted(os.listdir(source))
                 for name in names:
                     _move(os.path.join(source, name), os.path.join(target, name))
                 for name in set(os.listdir(target)) - set(names):
-                    if _PART.fullmatch(name):  # of earlier tables; somebody else's files stay
+                    if part_number(name):  # of earlier tables; somebody else's files stay
                         with contextlib.suppress(FileNotFoundError):
                             os.unlink(os.path.join(target, name))
                 sync_folder(target)
-        write_json(os.path.join(output, outputs.MANIFEST), manifest)
+        write_json(os.path.join(output, layout.MANIFEST), manifest)
     finally:
         if handle is not None:
             os.close(handle)
@@ -292,7 +291,7 @@ def _publish(built: str, output: str, manifest: dict[str, Any], *, overwrite: bo
 def _check_agreement(output: str, manifest: dict[str, Any]) -> None:
     """Refuse to replace what another command has published since this one began, unless the tables are the same."""
     try:
-        there = read_json(os.path.join(output, outputs.MANIFEST))
+        there = read_json(os.path.join(output, layout.MANIFEST))
     except FileNotFoundError:
         return
     except (OSError, ValueError):

@@ -12,7 +12,7 @@ from beam_zoo.images.fast_views import FastView
 from beam_zoo.members import member as member_files
 from beam_zoo.members.resolve import resolve
 from beam_zoo.plan import plan as plans
-from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.plan import MIXTURE, Plan
 from beam_zoo.plan.rows import CarriedDigest
 from beam_zoo.plan.run import Run
 from beam_zoo.runtime.device import one_thread, usable_device
@@ -21,7 +21,6 @@ from beam_zoo.runtime.versions import changes, source, versions
 from beam_zoo.samples import parts
 from beam_zoo.storage import output as outputs
 from beam_zoo.storage.files import absolute, exists, is_remote, storage
-from beam_zoo.tables.statistics import MIXTURE
 from beam_zoo.tables.tables import column_names
 from pipelines.options import Options, models_of
 from pipelines.probe import probe_new, probe_rest

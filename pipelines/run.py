@@ -14,10 +14,11 @@ from beam_zoo.errors import UserError
 from beam_zoo.images.decoders import AHEAD
 from beam_zoo.plan.plan import Plan
 from beam_zoo.plan.run import Run
+from beam_zoo.plan.snippet import Snippet
 from beam_zoo.runtime.progress import LocalProgress, StoredProgress
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Snippet
 from beam_zoo.samples.retry import to_retry
+from beam_zoo.storage import layout
 from beam_zoo.storage import output as outputs
 from beam_zoo.tables.tables import remove_reports
 from pipelines import manifest as manifests
@@ -143,7 +144,7 @@ def predict_on_cluster(
 def _stored_galaxies(run: Run, snippets: list[Snippet]) -> int:
     """Galaxies of those snippets (and attempts) that are stored by now."""
     there = {ref.name for refs in parts.stored_parts(run.plan, run.output).values() for ref in refs}
-    return sum(len(s.offsets) for s in snippets if parts.part_name(s.number, s.attempt) in there)
+    return sum(len(s.offsets) for s in snippets if layout.part_name(s.number, s.attempt) in there)
 
 
 def _own_order(plan: Plan, snippets: list[Snippet]) -> list[Snippet]:

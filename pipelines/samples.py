@@ -8,7 +8,8 @@ from apache_beam.ml.inference.base import RunInference
 from beam_zoo.inference.handler import MemberHandler
 from beam_zoo.inference.load import STORED, LoadImages
 from beam_zoo.plan.run import Run
-from beam_zoo.samples.records import Batch, PartRef, Snippet
+from beam_zoo.plan.snippet import Snippet
+from beam_zoo.samples.records import Batch, PartRef
 from beam_zoo.samples.store import REMAINDERS, Store, StoreGathered
 
 T = TypeVar("T", bound=beam.PTransform)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from beam_zoo.audit.audit import (
-    TABLES,
     Findings,
     PlanRows,
     TablePart,
@@ -26,11 +25,10 @@ from beam_zoo.audit.tables import Gathered, Summaries, TableChecks, check_files
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import StorageFull, UserError, one_line
 from beam_zoo.members.member import to_json
-from beam_zoo.plan import plan as plans
 from beam_zoo.plan.plan import Plan
-from beam_zoo.samples import parts
+from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_folder
-from beam_zoo.storage.output import MANIFEST
+from beam_zoo.storage.layout import MANIFEST, TABLES
 from beam_zoo.tables.tables import Statistics
 from beam_zoo.union.agreement import open_runs
 from beam_zoo.union.reopen import Reopened, reopen
@@ -151,7 +149,7 @@ def _open(number: int, entry: Any, findings: Findings) -> tuple[Plan, str] | Non
         findings.add(path, f"{who} cannot be read: {_text(error)}")
         return None
     except Exception as error:
-        findings.add(os.path.join(path, plans.FOLDER, "plan.json"), f"cannot be read ({_text(error)})")
+        findings.add(os.path.join(path, layout.PLAN_FILE), f"cannot be read ({_text(error)})")
         return None
     if fingerprint != entry["fingerprint"]:
         text = f"{who} holds another run by now: its fingerprint is {fingerprint[:12]}..., and was "
@@ -173,15 +171,15 @@ def _elements_of(
     """The elements of a source: all of it but its tables, which the aggregate is not made of."""
     who = f"source {number + 1}: "
     own = Findings(folder)
-    names = files_in(plan, folder, parts.SAMPLES, own)
-    findings.lines += own.all(parts.SAMPLES)
+    names = files_in(plan, folder, layout.SAMPLES, own)
+    findings.lines += own.all(layout.SAMPLES)
 
     def part(path: str) -> int | None:
-        return table_part_of(plan, path) if os.path.dirname(path) == parts.SAMPLES else None
+        return table_part_of(plan, path) if os.path.dirname(path) == layout.SAMPLES else None
 
     claims = claims_of(entries_of(entry, "parts", MANIFEST, findings), part, findings, who)
     listed = {path for some in claims.values() for path in some}
-    new = [f"{parts.SAMPLES}/{name}" for some in names.values() for name in some]
+    new = [f"{layout.SAMPLES}/{name}" for some in names.values() for name in some]
     new = [path for path in new if path not in listed]
     if new:
         findings.add(
@@ -191,7 +189,7 @@ def _elements_of(
     return [
         PlanRows(number, folder),
         *(
-            TablePart(n, {parts.SAMPLES: names.get(n, ())}, claims.get(n, {}), number, folder)
+            TablePart(n, {layout.SAMPLES: names.get(n, ())}, claims.get(n, {}), number, folder)
             for n in range(plan.table_parts)
         ),
     ]

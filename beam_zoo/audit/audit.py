@@ -6,7 +6,6 @@ and what the manifest says of them; what comes out are lines about what is wrong
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -16,18 +15,15 @@ import numpy as np
 from beam_zoo.errors import one_line
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
+from beam_zoo.storage import layout
 from beam_zoo.storage.files import names
-from beam_zoo.storage.output import MANIFEST
-from beam_zoo.tables.tables import ADVANCED, FAILURES, FRIENDLY
+from beam_zoo.storage.layout import FAILURES, MANIFEST, TABLES, part_number, table_file
 
 COUNTS = "counts"
 LINES = 20
 """Lines of an element; what else is wrong there is counted."""
 FEW = 3
 """Lines about the same kind of damage in the same file."""
-TABLES = (FRIENDLY, ADVANCED, FAILURES)
-
-_PART = re.compile(r"part-(\d+)(?:_(\d+))?\.parquet")
 
 
 class Findings:
@@ -184,8 +180,8 @@ def elements(plan: Plan, output: str, manifest: dict[str, Any], findings: Findin
             if folder in parts.folders(plan):
                 names[number][folder] = found
     members = [member.name for member in plan.members] if plan.command == "represent" else []
-    others = [name for name in listing(output, parts.REPRESENTATIONS) if name not in members]
-    findings.some(parts.REPRESENTATIONS, (f"{name} does not belong there" for name in others))
+    others = [name for name in listing(output, layout.REPRESENTATIONS) if name not in members]
+    findings.some(layout.REPRESENTATIONS, (f"{name} does not belong there" for name in others))
     entries = [e for key in ("tables", "parts") for e in entries_of(manifest, key, MANIFEST, findings)]
     claims = claims_of(entries, lambda path: table_part_of(plan, path), findings)
     return [PlanRows(), *(TablePart(n, names[n], claims.get(n, {})) for n in names)]
@@ -193,7 +189,7 @@ def elements(plan: Plan, output: str, manifest: dict[str, Any], findings: Findin
 
 def strangers(output: str, findings: Findings) -> None:
     """Names in the output's folder itself that this program does not write."""
-    ours = {*TABLES, parts.SAMPLES, parts.REPRESENTATIONS, MANIFEST}
+    ours = {*TABLES, layout.SAMPLES, layout.REPRESENTATIONS, MANIFEST}
     strange = [name for name in listing(output, "") if name not in ours]
     for name in strange[:FEW]:
         findings.add(name, "does not belong there")
@@ -261,7 +257,7 @@ def entries_of(content: Any, key: str, file: str, findings: Findings) -> list[di
 
 def folders(plan: Plan) -> list[str]:
     """Every folder of parts or tables: those of the plan, and those that must be empty."""
-    return list(dict.fromkeys([*parts.folders(plan), parts.SAMPLES, *TABLES]))
+    return list(dict.fromkeys([*parts.folders(plan), layout.SAMPLES, *TABLES]))
 
 
 def listing(output: str, folder: str) -> list[str]:
@@ -275,12 +271,12 @@ def listing(output: str, folder: str) -> list[str]:
 def table_part_of(plan: Plan, path: str) -> int | None:
     """The table part that a file of the plan belongs to, or None for a name that the plan does not have."""
     folder, name = os.path.split(path)
-    match = _PART.fullmatch(name)
-    if match is None:
+    found = part_number(name)
+    if found is None:
         return None
-    number, attempt = int(match[1]), int(match[2] or 0)
+    number, attempt = found
     if folder in parts.folders(plan):
-        right = number < plan.snippets and name == parts.part_name(number, attempt)
+        right = number < plan.snippets and name == layout.part_name(number, attempt)
         return plan.table_part(number) if right else None
     return number_of_table(path, TABLES if plan.command == "predict" else (FAILURES,), plan.table_parts)
 
@@ -288,15 +284,9 @@ def table_part_of(plan: Plan, path: str) -> int | None:
 def number_of_table(path: str, tables: tuple[str, ...], table_parts: int) -> int | None:
     """The number of a part of one of these tables, or None for a name that none of them has."""
     folder, name = os.path.split(path)
-    match = _PART.fullmatch(name)
-    number = int(match[1]) if match else table_parts
-    right = folder in tables and number < table_parts and path == table_name(folder, number)
+    number, _ = part_number(name) or (table_parts, 0)
+    right = folder in tables and number < table_parts and path == table_file(folder, number)
     return number if right else None
-
-
-def table_name(folder: str, part: int) -> str:
-    """Path below the output of a table's part."""
-    return f"{folder}/part-{part:06d}.parquet"
 
 
 def snippet_of(name: str) -> int:
@@ -305,6 +295,6 @@ def snippet_of(name: str) -> int:
 
 
 def _in_order(name: str) -> tuple[int, int]:
-    match = _PART.fullmatch(name)
-    assert match is not None
-    return int(match[1]), int(match[2] or 0)
+    found = part_number(name)
+    assert found is not None
+    return found

@@ -3,8 +3,9 @@
 import numpy as np
 
 from beam_zoo.audit.audit import Findings
+from beam_zoo.storage.layout import ADVANCED, FRIENDLY
 from beam_zoo.tables.statistics import ASKED_AT_LEAST
-from beam_zoo.tables.tables import ADVANCED, FRIENDLY, Statistics, TablePlan
+from beam_zoo.tables.tables import Statistics, TablePlan
 
 CLOSE = 1e-6
 SUM = 1e-5

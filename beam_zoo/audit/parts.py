@@ -11,9 +11,12 @@ import pyarrow as pa
 from beam_zoo.audit.audit import Findings, TablePart, snippet_of
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import one_line
+from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.snippet import Snippet
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Failure, PartRef, Snippet
+from beam_zoo.samples.records import PartRef
+from beam_zoo.storage import layout
 
 BOUNDS = (1.0, 101.0)
 """Concentrations that a head of zoobot can give."""
@@ -92,7 +95,7 @@ class PartChecks:
             ids = self._ids(snippet)
             lost = [o for o in snippet.offsets if o not in found.where and o not in found.failures]
             self._findings.some(
-                f"{first}/{parts.part_name(snippet.number)}",
+                f"{first}/{layout.part_name(snippet.number)}",
                 (f"galaxy {ids[o]!r} is neither predicted nor failed" for o in lost),
             )
             found.complete = not lost
@@ -108,7 +111,7 @@ class PartChecks:
         """The parts of a snippet in a folder that can be read; the others are findings."""
         names = self._names.get((folder, snippet.number), [])
         every = [self._names.get((each, snippet.number), []) for each in parts.folders(self._plan)]
-        missing = [parts.part_name(snippet.number, n) for n in range(max(1, *map(len, every)))]
+        missing = [layout.part_name(snippet.number, n) for n in range(max(1, *map(len, every)))]
         for name in missing:
             if name not in names:  # attempts are numbered without gaps
                 self._findings.add(f"{folder}/{name}", "is missing")
@@ -144,7 +147,7 @@ class PartChecks:
     def _metadata(self, file: str, part: parts.Part, ids: list[str]) -> None:
         """What a part's metadata says of its name and of its galaxies, but for what makes it believable."""
         said = parts.read_metadata(part.table.schema)
-        attempt = parts.attempt_of(os.path.basename(file))
+        attempt = layout.attempt_of(os.path.basename(file))
         if said.get("attempt") != attempt:
             self._findings.add(
                 file, f"its metadata says attempt {said.get('attempt')!r}, and its name {attempt}"
@@ -231,7 +234,7 @@ class PartChecks:
     def _same_galaxies(self, folder: str, first: str, snippet: Snippet, other: Found, found: Found) -> None:
         if not (other.complete and found.complete):
             return
-        ids, file = self._ids(snippet), f"{folder}/{parts.part_name(snippet.number)}"
+        ids, file = self._ids(snippet), f"{folder}/{layout.part_name(snippet.number)}"
         differ = sorted(set(other.where) ^ set(found.where))
         self._findings.some(
             file,

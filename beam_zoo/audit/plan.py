@@ -13,9 +13,8 @@ from beam_zoo.errors import UserError, one_line
 from beam_zoo.members.member import to_json
 from beam_zoo.plan.plan import Plan
 from beam_zoo.plan.rows import CarriedDigest, rows_file
-from beam_zoo.samples.parts import REPRESENTATIONS
 from beam_zoo.storage.files import for_arrow, is_remote, read_file, sha256
-from beam_zoo.storage.output import MANIFEST
+from beam_zoo.storage.layout import MANIFEST, REPRESENTATIONS
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,

@@ -10,8 +10,8 @@ from beam_zoo.audit.plan import check_rows
 from beam_zoo.audit.tables import Gathered, Summaries, TableChecks
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import one_line
+from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
-from beam_zoo.samples.records import Failure
 from beam_zoo.tables.tables import Statistics
 
 

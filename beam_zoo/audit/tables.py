@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.audit.audit import TABLES, Findings, TablePart, table_name
+from beam_zoo.audit.audit import Findings, TablePart
 from beam_zoo.audit.numbers import NumberChecks, plain_numbers
 from beam_zoo.audit.parts import differences
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import one_line
-from beam_zoo.samples.records import Failure
+from beam_zoo.images.failure import Failure
 from beam_zoo.storage.files import exists, read_bytes
+from beam_zoo.storage.layout import ADVANCED, FAILURES, FRIENDLY, TABLES, table_file
 from beam_zoo.tables.gather import GALAXIES_AT_ONCE
-from beam_zoo.tables.tables import ADVANCED, FAILURE_SCHEMA, FAILURES, FRIENDLY, Statistics, TablePlan
+from beam_zoo.tables.tables import FAILURE_SCHEMA, Statistics, TablePlan
 
 
 @dataclasses.dataclass
@@ -100,10 +101,10 @@ class TableChecks:
             for folder, values in found.items():
                 if values is not None:
                     checks.table(
-                        folder, table_name(folder, task.number), values, ids, gathered.numbers, gathered.plain
+                        folder, table_file(folder, task.number), values, ids, gathered.numbers, gathered.plain
                     )
             if friendly is not None and advanced is not None:
-                checks.both(table_name(FRIENDLY, task.number), friendly, advanced, ids)
+                checks.both(table_file(FRIENDLY, task.number), friendly, advanced, ids)
         self._failures(task, gathered, findings)
         return sum(name.split("/")[0] in TABLES for name in task.claims)
 
@@ -111,7 +112,7 @@ class TableChecks:
         self, folder: str, task: TablePart, gathered: Gathered, findings: Findings
     ) -> np.ma.MaskedArray | None:
         """Numbers of a table, aligned to the galaxies that were predicted, masked where one has no row."""
-        file = table_name(folder, task.number)
+        file = table_file(folder, task.number)
         names = getattr(self._statistics, folder)
         carried = gathered.rows.drop_columns([LOCATION])
         schema = pa.schema([*carried.schema, *(pa.field(name, pa.float32()) for name in names)])
@@ -134,7 +135,7 @@ class TableChecks:
         return values
 
     def _failures(self, task: TablePart, gathered: Gathered, findings: Findings) -> None:
-        file = table_name(FAILURES, task.number)
+        file = table_file(FAILURES, task.number)
         there = file in task.claims or exists(os.path.join(self._output, file))
         # One file says what the columns are even if nothing failed.
         if not gathered.failures and task.number and not there:
@@ -152,7 +153,7 @@ class TableChecks:
 def check_files(output: str, task: TablePart, findings: Findings) -> None:
     """Check the files of a table part against the manifest alone, where nothing says what they must hold."""
     for folder in TABLES:
-        file = table_name(folder, task.number)
+        file = table_file(folder, task.number)
         there = file in task.claims or exists(os.path.join(output, file))
         if there or folder != FAILURES:
             _read(output, file, task, None, findings)

@@ -14,8 +14,6 @@ from PIL import Image
 
 from beam_zoo.images.fast_views import Draw, FastView
 from beam_zoo.images.views import View, faster, least_side
-from beam_zoo.members.member import Member
-from beam_zoo.plan.plan import Plan
 from beam_zoo.runtime.device import host_buffer, pixel_buffer, waits_on_device
 
 RAW_BYTES = 3_000_000
@@ -39,13 +37,21 @@ class ViewTask:
     views: int
 
 
-def view_task(member: Member, plan: Plan) -> ViewTask:
-    """The view task of a member."""
-    settings = json.dumps(member.view, sort_keys=True)
+def view_task(view: dict[str, Any], random_of: str | None, passes: int) -> ViewTask:
+    """The view task of a member.
+
+    Args:
+        view: settings of its view.
+        random_of: the member's name if its view is random, else None: members then share it.
+        passes: number of passes.
+    """
+    settings = json.dumps(view, sort_keys=True)
     name = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    if member.random_view:
-        return ViewTask(f"{member.name}:{name}", member.view, member.name, plan.passes)
-    return ViewTask(name, member.view, None, 1)
+    return (
+        ViewTask(f"{random_of}:{name}", view, random_of, passes)
+        if random_of
+        else ViewTask(name, view, None, 1)
+    )
 
 
 def needed_side(tasks: Sequence[ViewTask]) -> int | None:

@@ -13,10 +13,10 @@ from PIL import Image
 from beam_zoo.errors import UserError, one_line
 from beam_zoo.images import decode as images
 from beam_zoo.images.batch_views import BatchViews, EarlyViews, LateViews, Raw, ViewTask
+from beam_zoo.images.failure import Failure
 from beam_zoo.images.fast_views import FastView
 from beam_zoo.images.views import View, faster
 from beam_zoo.runtime.device import host_buffer, one_thread, out_of_memory
-from beam_zoo.samples.records import Failure
 
 AHEAD = {"cpu": False, "cuda": True}
 """Whether images are decoded, and views made, while another batch is predicted.

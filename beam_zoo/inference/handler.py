@@ -53,7 +53,7 @@ class MemberModel(nn.Module):
         self.encoder: nn.Module = model.encoder
         self.head: nn.Module | None = getattr(model, "head", None)
         self.view = View(member.view)
-        self.task = view_task(member, run.plan).name
+        self.task = view_task(member.view, member.random_of, run.plan.passes).name
         whose = f"member {member.name}"
         images = min(run.batch_size, IMAGES_AT_ONCE[run.device])
         self._images = Pieces(images, whose, "images", "one image")
@@ -189,7 +189,7 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
             UserError: no usable GPU, or other bytes than at planning.
         """
         member = self._member
-        run = dataclasses.replace(self._run, device=set_up_torch(self._run))
+        run = dataclasses.replace(self._run, device=set_up_torch(self._run.device, self._run.plan.precision))
         if AHEAD[run.device]:
             with contextlib.suppress(OSError):  # the step that loads images says so
                 begin_to_import()

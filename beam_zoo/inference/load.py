@@ -27,15 +27,18 @@ from beam_zoo.images.decoders import (
     view_failure,
 )
 from beam_zoo.images.decoding_processes import Processes
+from beam_zoo.images.failure import Failure
 from beam_zoo.images.gpu.card_decoder import CardDecoder, NoCardDecoder, OnCard
 from beam_zoo.inference import randomness
 from beam_zoo.plan.run import Run
+from beam_zoo.plan.snippet import Snippet
 from beam_zoo.runtime import progress
 from beam_zoo.runtime.device import SideStream, cores, one_thread, usable_device
 from beam_zoo.runtime.logs import quieten
 from beam_zoo.runtime.versions import check_source
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Batch, Failure, PartRef, Snippet, at_the_end
+from beam_zoo.samples.records import Batch, PartRef, at_the_end
+from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_remote
 from beam_zoo.storage.gcs import CONNECTIONS
 
@@ -72,7 +75,12 @@ class LoadImages(beam.DoFn):
         check_source(run.source)
         device = usable_device(run.device, plan.precision)
         self._run = dataclasses.replace(run, device=device)
-        tasks = list({task.name: task for task in (view_task(m, plan) for m in plan.members)}.values())
+        tasks = list(
+            {
+                task.name: task
+                for task in (view_task(m.view, m.random_of, plan.passes) for m in plan.members)
+            }.values()
+        )
         least_side = needed_side(tasks) if plan.fast_images else None
         decoding = Decoding(tasks, plan.fast_views and AHEAD[device], least_side, plan.fast_images)
         # Waiting for an answer from afar needs no core.
@@ -118,7 +126,7 @@ class LoadImages(beam.DoFn):
     def process(self, snippet: Snippet) -> Iterator[Any]:
         run = self._run
         if parts.is_stored(run.plan, run.output, snippet):
-            name = parts.part_name(snippet.number, snippet.attempt)
+            name = layout.part_name(snippet.number, snippet.attempt)
             yield beam.pvalue.TaggedOutput(STORED, PartRef(snippet.number, name))
             return
         ids, locations = run.plan.read_rows(run.output, snippet)

@@ -93,6 +93,11 @@ class Member:
         return KINDS[self.zoobot_class]
 
     @property
+    def random_of(self) -> str | None:
+        """Its name if its view is random, so that no other member shares the view; else None."""
+        return self.name if self.random_view else None
+
+    @property
     def passes_differ(self) -> bool:
         """Whether two passes over the same galaxy may give different samples."""
         return self.random_view or self.dropout_rate > 0

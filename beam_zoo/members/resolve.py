@@ -12,8 +12,7 @@ from beam_zoo.members import checkpoints, hub
 from beam_zoo.members import schema as schemas
 from beam_zoo.members.member import HUB, Member, MemberSpec, schema_json
 from beam_zoo.storage import files
-
-STAGED = "_plan/members"
+from beam_zoo.storage.layout import STAGED_MEMBERS
 
 
 def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent: bool) -> tuple[Member, str]:
@@ -44,7 +43,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
     try:
         data = files.read_file(path)
         digest = files.sha256(data)
-        staged = previous is not None and previous.path.startswith(STAGED)
+        staged = previous is not None and previous.path.startswith(STAGED_MEMBERS)
         if previous is not None and staged and digest != previous.sha256:
             raise UserError(
                 f"{path} is not the checkpoint any more that the run was planned with "
@@ -70,7 +69,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         zoobot_class=spec.zoobot_class,
         checkpoint=spec.checkpoint,
         # Files are staged while a plan is made; one that named a local file goes on with the file as it is.
-        path=f"{STAGED}/{digest[:16]}{os.path.splitext(path)[1]}"
+        path=f"{STAGED_MEMBERS}/{digest[:16]}{os.path.splitext(path)[1]}"
         if staged or (elsewhere and not planned)
         else path,
         sha256=digest,
@@ -91,7 +90,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
 
 
 def _locate(spec: MemberSpec, previous: Member | None, output: str) -> tuple[str, str | None]:
-    if previous is not None and previous.path.startswith(STAGED):
+    if previous is not None and previous.path.startswith(STAGED_MEMBERS):
         return os.path.join(output, previous.path), previous.revision
     if spec.checkpoint.startswith(HUB):
         try:

@@ -24,7 +24,7 @@ from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import UserError, is_out_of_reach, one_line
 from beam_zoo.members.member import Member, from_json, to_json
 from beam_zoo.plan.rows import RowWriter, rows_file
-from beam_zoo.samples.records import Snippet
+from beam_zoo.plan.snippet import Snippet
 from beam_zoo.storage.files import (
     exists,
     for_arrow,
@@ -40,10 +40,11 @@ from beam_zoo.storage.files import (
     stamp,
     write_json,
 )
-from beam_zoo.tables.statistics import MEDIAN
+from beam_zoo.storage.layout import PLAN, PLAN_FILE
 
-FOLDER = "_plan"
 FORMAT = 2
+MEDIAN, MIXTURE = INTERVALS = ("median", "mixture")
+"""Which 90% interval the tables have: the medians over the samples of their bounds, as zoobot has it, or that of the mixture."""
 TABLE_ROWS = 16_384
 """A table part holds whole snippets, and about this many rows: 9 MB of the advanced table of 34 answers."""
 
@@ -190,7 +191,7 @@ class Plan:
     def _folder_of(self, output: str, kind: str, digest: str) -> str:
         """A folder named by its content and by how that is cut."""
         content = f"{digest} {self.snippet_size} {self.table_rows_wanted}"
-        return os.path.join(output, FOLDER, f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
+        return os.path.join(output, PLAN, f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
 
     def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str | None]]:
         """Ids and image locations of a snippet's galaxies, in order."""
@@ -290,9 +291,9 @@ def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: di
     files = [os.path.join(output, path) for path in staged]
     folders = [plan.rows_folder(output), *([plan.carried_folder(output)] if plan.carried else [])]
     new = [path for path in files if not exists(path)], [path for path in folders if not is_folder(path)]
-    writers = [RowWriter(plan.rows_folder(output), plan, (ID, LOCATION))]
+    writers = [_row_writer(plan, plan.rows_folder(output), (ID, LOCATION))]
     if plan.carried:
-        writers.append(RowWriter(plan.carried_folder(output), plan, plan.carried))
+        writers.append(_row_writer(plan, plan.carried_folder(output), plan.carried))
     _write_rows(writers, batches)
     for path, source in staged.items():
         data = read_file(source)
@@ -315,6 +316,11 @@ def _take_back(output: str, new_files: list[str], new_folders: list[str]) -> Non
     for folder in new_folders:
         if folder not in needed:
             remove_folder(folder)
+
+
+def _row_writer(plan: Plan, folder: str, columns: tuple[str, ...]) -> RowWriter:
+    sizes = {"snippet_size": plan.snippet_size, "snippets_per_table": plan.snippets_per_table}
+    return RowWriter(folder, columns, **sizes)
 
 
 def _write_rows(writers: list[RowWriter], batches: Iterator[pa.RecordBatch]) -> None:
@@ -340,7 +346,7 @@ def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) ->
         return
     last = rows_file(plan.carried_folder(output), plan.table_parts - 1)
     if batches is not None and plan.carried and not exists(last):
-        _write_rows([RowWriter(plan.carried_folder(output), plan, plan.carried)], batches)
+        _write_rows([_row_writer(plan, plan.carried_folder(output), plan.carried)], batches)
     if _stamp(output) != before or not write_json(_path(output), _content(plan), only=before[-1]):
         raise UserError(f"another job has just changed the plan of {output}: run the same command again")
 
@@ -353,7 +359,7 @@ def _stamp(output: str) -> list[Any] | None:
 
 
 def _path(output: str) -> str:
-    return os.path.join(output, FOLDER, "plan.json")
+    return os.path.join(output, PLAN_FILE)
 
 
 def _content(plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.storage.files import publish
-
-if TYPE_CHECKING:
-    from beam_zoo.plan.plan import Plan
 
 
 def rows_file(folder: str, part: int) -> str:
@@ -97,11 +93,20 @@ class CarriedDigest:
 
 
 class RowWriter:
-    """Writes rows as the plan lays them out: a file a table part, a row group a snippet."""
+    """Writes rows as a plan lays them out: a file a table part, a row group a snippet.
 
-    def __init__(self, folder: str, plan: "Plan", columns: Iterable[str]) -> None:
-        self._folder, self._plan = folder, plan
-        self._slices = Slices(columns, plan.snippet_size)
+    Args:
+        folder: made if absent.
+        columns: those to keep.
+        snippet_size: rows of a snippet.
+        snippets_per_table: snippets of a table part.
+    """
+
+    def __init__(
+        self, folder: str, columns: Iterable[str], *, snippet_size: int, snippets_per_table: int
+    ) -> None:
+        self._folder, self._snippet_size, self._snippets = folder, snippet_size, snippets_per_table
+        self._slices = Slices(columns, snippet_size)
         self._part: list[pa.Table] = []
         self._parts = 0
 
@@ -118,7 +123,7 @@ class RowWriter:
 
     def _write(self, snippet: pa.Table) -> None:
         self._part.append(snippet)
-        if len(self._part) == self._plan.snippets_per_table:
+        if len(self._part) == self._snippets:
             self._write_part()
 
     def _write_part(self) -> None:
@@ -127,7 +132,7 @@ class RowWriter:
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, self._part[0].schema, compression="zstd") as file:
             for snippet in self._part:
-                file.write_table(snippet, row_group_size=self._plan.snippet_size)
+                file.write_table(snippet, row_group_size=self._snippet_size)
         # The folder's name tells what is in it, so that whoever writes this file writes the same.
         publish(rows_file(self._folder, self._parts), sink.getvalue(), replace=True)
         self._part, self._parts = [], self._parts + 1

@@ -10,7 +10,6 @@ import threadpoolctl
 import torch
 
 from beam_zoo.errors import UserError
-from beam_zoo.plan.run import Run
 from beam_zoo.runtime.malloc import keep_freed_memory
 
 THREADS = torch.get_num_threads()
@@ -42,14 +41,14 @@ def usable_device(device: str, precision: str) -> str:
     return device
 
 
-def set_up_torch(run: Run) -> str:
-    """Make this process compute in the plan's precision; the device that it computes on, `cpu` or `cuda`.
+def set_up_torch(device: str, precision: str) -> str:
+    """Make this process compute in a precision; the device that it computes on, `cpu` or `cuda`.
 
     Raises:
         UserError: the device cannot be used.
     """
-    device = usable_device(run.device, run.plan.precision)
-    tf32 = run.plan.precision == "tf32"
+    device = usable_device(device, precision)
+    tf32 = precision == "tf32"
     # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32

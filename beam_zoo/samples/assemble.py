@@ -10,9 +10,9 @@ import functools
 import numpy as np
 
 from beam_zoo.errors import UserError
+from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import ensemble
-from beam_zoo.samples.records import Failure
 
 REFUSE, DROP, KEEP = "refuse", "drop", "keep"
 STAGE = "aggregate"

@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from beam_zoo.samples.records import Failure
+from beam_zoo.images.failure import Failure
 
 SAMPLES, FAILURE = 0, 1
 HEADER = np.dtype([("length", "<u4"), ("kind", "<u2"), ("layout", "<u2"), ("row", "<i8")])

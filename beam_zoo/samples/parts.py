@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 from typing import Any
 
 import numpy as np
@@ -17,23 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_zoo.errors import RunFailed, UserError, is_out_of_reach, one_line
+from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
-from beam_zoo.samples.records import Batch, Failure, PartRef, Snippet
+from beam_zoo.plan.snippet import Snippet
+from beam_zoo.samples.records import Batch, PartRef
 from beam_zoo.storage.files import exists, for_arrow, names, publish, read_bytes, remove
+from beam_zoo.storage.layout import REPRESENTATIONS, RETRY, SAMPLES, attempt_of, part_name, part_number
 
 Stored = dict[int, list[PartRef]]
 """Snippet number -> its stored parts, the added ones last."""
 
-SAMPLES = "samples"
-REPRESENTATIONS = "representations"
 _METADATA = b"beam_zoo"
 _DIGEST = b"beam_zoo_sha256"  # Parquet's checksums cover its pages, not its metadata.
-_NAME = re.compile(r"part-(\d{7,})(?:_(\d+))?\.parquet")
-
-
-def part_name(snippet: int, attempt: int = 0) -> str:
-    """File name of a snippet's part; names sort in the order of the catalogue."""
-    return f"part-{snippet:07d}{f'_{attempt}' if attempt else ''}.parquet"
 
 
 def folders(plan: Plan) -> list[str]:
@@ -59,8 +53,9 @@ def stored_parts(plan: Plan, output: str) -> Stored:
         there = found if there is None else there & found
     parts: Stored = {}
     for name in there or ():
-        if match := _NAME.fullmatch(name):
-            parts.setdefault(int(match[1]), []).append(PartRef(int(match[1]), name))
+        number, attempt = part_number(name) or (-1, 0)
+        if number >= 0 and name == part_name(number, attempt):
+            parts.setdefault(number, []).append(PartRef(number, name))
     for refs in parts.values():
         refs.sort(key=lambda ref: attempt_of(ref.name))
     return parts
@@ -76,12 +71,6 @@ def missing_ranges(stored: Stored, count: int) -> list[str]:
         else:
             ranges.append([number, number + 1])
     return [f"{first}:{last}" for first, last in ranges]
-
-
-def attempt_of(name: str) -> int:
-    """Which added part a file name is of; 0 for a snippet's first."""
-    match = _NAME.fullmatch(name)
-    return int(match[2] or 0) if match else 0
 
 
 def is_stored(plan: Plan, output: str, snippet: Snippet) -> bool:
@@ -135,7 +124,7 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
     else:
         tables = [_samples_table(plan, output, chosen, outputs)]
     if any(failure.may_pass for failure in failures):
-        publish(os.path.join(retry_folder(output), f"{snippet.number:07d}"), b"", replace=True)
+        publish(os.path.join(output, RETRY, f"{snippet.number:07d}"), b"", replace=True)
     _remove_other_galaxies(plan, output, name, metadata)
     for folder, table in zip(folders(plan), tables, strict=True):
         publish(os.path.join(output, folder, name), to_parquet(_with_metadata(table, metadata)))
@@ -366,8 +355,3 @@ def _check_other_members(
 def _offsets_by_id(plan: Plan, output: str, snippet: Snippet, ids: list[str]) -> np.ndarray:
     where = {galaxy: offset for offset, galaxy in enumerate(plan.read_ids(output, snippet).to_pylist())}
     return np.array([where[galaxy] for galaxy in ids], np.int64)
-
-
-def retry_folder(output: str) -> str:
-    """An empty file for each snippet with failures that may pass, so that a later run need not read every part."""
-    return os.path.join(output, "_retry")

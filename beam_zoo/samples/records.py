@@ -12,53 +12,11 @@ from apache_beam.coders.coder_impl import CallbackCoderImpl
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_zoo.images.failure import Failure
+from beam_zoo.plan.snippet import Snippet
+
 if TYPE_CHECKING:
     import torch
-
-
-@dataclasses.dataclass(frozen=True)
-class Snippet:
-    """An ordered slice of the catalogue: the unit of resume and of one part file.
-
-    Attributes:
-        number: position in the catalogue, from 0.
-        start, stop: the catalogue rows [start, stop) that it holds.
-        only: offsets within the snippet to predict again, or None for the whole snippet.
-        attempt: which added part holds the galaxies of `only` (0 for the whole snippet).
-    """
-
-    number: int
-    start: int
-    stop: int
-    only: tuple[int, ...] | None = None
-    attempt: int = 0
-
-    @property
-    def size(self) -> int:
-        """Number of galaxies to predict."""
-        return self.stop - self.start if self.only is None else len(self.only)
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """Offsets within the snippet of the galaxies to predict."""
-        return tuple(range(self.stop - self.start)) if self.only is None else self.only
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A galaxy that has no prediction, and why.
-
-    Attributes:
-        offset: its row within the snippet.
-        stage: the step that failed: `image`, `view` or `inference`.
-        error: the reason, on one line.
-        may_pass: whether the same command may succeed later (a missing or unreadable file).
-    """
-
-    offset: int
-    stage: str
-    error: str
-    may_pass: bool
 
 
 @dataclasses.dataclass

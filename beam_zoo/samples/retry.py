@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator
 
 from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.snippet import Snippet
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import PartRef, Snippet
-from beam_zoo.storage import files
+from beam_zoo.samples.records import PartRef
+from beam_zoo.storage import files, layout
 
 
 def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterator[Snippet]:
@@ -18,7 +19,7 @@ def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Itera
         output: folder of the output.
         stored: snippet number -> its parts.
     """
-    folder = parts.retry_folder(output)
+    folder = os.path.join(output, layout.RETRY)
     for name in files.names(folder):
         refs = stored.get(int(name)) if name.isdecimal() else None
         if not refs:
@@ -29,7 +30,7 @@ def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Itera
         waiting = {offset for offset, failure in last.items() if failure.may_pass}
         waiting -= {int(offset) for part in read for offset in part.offsets}
         if waiting:
-            attempt = parts.attempt_of(refs[-1].name) + 1
+            attempt = layout.attempt_of(refs[-1].name) + 1
             yield dataclasses.replace(plan.snippet(int(name)), only=tuple(sorted(waiting)), attempt=attempt)
         else:
             files.remove(os.path.join(folder, name))

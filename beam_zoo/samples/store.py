@@ -10,9 +10,11 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from beam_zoo.images.failure import Failure
 from beam_zoo.plan.run import Run
+from beam_zoo.plan.snippet import Snippet
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Batch, Failure, PartRef, Snippet, at_the_end
+from beam_zoo.samples.records import Batch, PartRef, at_the_end
 
 LOGGER = logging.getLogger("beam_zoo")
 REMAINDERS = "remainders"

@@ -5,25 +5,32 @@ import os
 import re
 
 from beam_zoo.errors import UserError
-from beam_zoo.plan.plan import FOLDER
 from beam_zoo.storage import files
+from beam_zoo.storage.layout import (
+    DATAFLOW_STAGING,
+    MANIFEST,
+    PLAN,
+    PLAN_FILE,
+    REPORTS,
+    REPRESENTATIONS,
+    RETRY,
+    SAMPLES,
+    SLURM_JOBS,
+    TABLES,
+)
 
-MANIFEST = "manifest.json"
-JOBS = "_slurm"
-"""Scripts and logs of batch jobs."""
-STAGING = "_dataflow"
-"""What Dataflow is given to run, and what its workers keep for a while: Dataflow's own files."""
 # Every file that this program writes, so that --overwrite removes nothing else.
+_TEMPORARY = r"(\.[0-9a-f]{32})?"
 _OURS = re.compile(
-    r"(friendly|advanced|failures|samples|representations/[^/]+)/\.?part-\d+(_\d+)?\.parquet(\.[0-9a-f]{32})?"
-    r"|\.?manifest\.json(\.[0-9a-f]{32})?"
-    r"|_tables/\.?part-\d+\.json(\.[0-9a-f]{32})?|_retry/\.?\d+(\.[0-9a-f]{32})?"
-    rf"|({JOBS}|{STAGING})/.+"
-    rf"|{FOLDER}/(\.?plan\.json(\.[0-9a-f]{{32}})?|(rows|carried)-[0-9a-f]+/\.?\d+\.parquet(\.[0-9a-f]{{32}})?|members/[^/]+)"
+    rf"({'|'.join(TABLES)}|{SAMPLES}|{REPRESENTATIONS}/[^/]+)/\.?part-\d+(_\d+)?\.parquet{_TEMPORARY}"
+    rf"|\.?{re.escape(MANIFEST)}{_TEMPORARY}"
+    rf"|{REPORTS}/\.?part-\d+\.json{_TEMPORARY}|{RETRY}/\.?\d+{_TEMPORARY}"
+    rf"|({SLURM_JOBS}|{DATAFLOW_STAGING})/.+"
+    rf"|{PLAN}/(\.?plan\.json{_TEMPORARY}|(rows|carried)-[0-9a-f]+/\.?\d+\.parquet{_TEMPORARY}|members/[^/]+)"
 )
 _OUR_FOLDERS = re.compile(
-    r"friendly|advanced|failures|samples|representations(/[^/]+)?|_tables|_retry"
-    rf"|{FOLDER}(/((rows|carried)-[0-9a-f]+|members))?"
+    rf"{'|'.join(TABLES)}|{SAMPLES}|{REPRESENTATIONS}(/[^/]+)?|{REPORTS}|{RETRY}"
+    rf"|{PLAN}(/((rows|carried)-[0-9a-f]+|members))?"
 )
 
 
@@ -68,19 +75,19 @@ def _check_content(output: str, overwrite: bool) -> None:
             raise UserError(
                 f"output {output} is not empty and not an output of this program: choose another folder"
             )
-        planned = planned or path.startswith(f"{FOLDER}/")
-        others = others or not path.startswith((f"{FOLDER}/", JOBS, STAGING))
+        planned = planned or path.startswith(f"{PLAN}/")
+        others = others or not path.startswith((f"{PLAN}/", SLURM_JOBS, DATAFLOW_STAGING))
     # What is left of a planning that was killed, perhaps one with --overwrite, is in nobody's way.
-    if others and not planned and not os.path.isdir(os.path.join(output, FOLDER)):
+    if others and not planned and not os.path.isdir(os.path.join(output, PLAN)):
         what = "--overwrite removes nothing there" if overwrite else "choose another folder"
         raise UserError(f"output {output} has no plan of this program: {what}")
     if others and not overwrite:
-        raise UserError(f"{output} has lost its plan, {FOLDER}/plan.json: restore it, or use --overwrite")
+        raise UserError(f"{output} has lost its plan, {PLAN_FILE}: restore it, or use --overwrite")
 
 
 def is_output(output: str) -> bool:
     """Whether a folder has a plan of this program."""
-    return files.exists(os.path.join(output, FOLDER, "plan.json"))
+    return files.exists(os.path.join(output, PLAN_FILE))
 
 
 def is_own(output: str, path: str) -> bool:
@@ -96,12 +103,12 @@ def clear(output: str) -> None:
 
     Logs and scripts of batch jobs stay: the job that this is done for is waiting there.
     """
-    last = os.path.join(FOLDER, "plan.json")
-    there = sorted(files.walk(output), key=lambda path: path.startswith(FOLDER))
+    last = PLAN_FILE
+    there = sorted(files.walk(output), key=lambda path: path.startswith(PLAN))
     ours = [
         path
         for path in there
-        if _OURS.fullmatch(path) and path != last and not path.startswith((JOBS, STAGING))
+        if _OURS.fullmatch(path) and path != last and not path.startswith((SLURM_JOBS, DATAFLOW_STAGING))
     ]
     files.remove(*(os.path.join(output, path) for path in ours))
     _remove_folders(output)

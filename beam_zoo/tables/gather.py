@@ -16,6 +16,7 @@ from beam_zoo.runtime.versions import check_source
 from beam_zoo.samples import ensemble, parts
 from beam_zoo.samples.assemble import Assembler, Layouts
 from beam_zoo.samples.records import PartRef, at_the_end
+from beam_zoo.storage.layout import ADVANCED, FRIENDLY, attempt_of
 from beam_zoo.tables.tables import Block, Statistics, TablePlan, write_table_part
 
 GALAXIES_AT_ONCE = 1024
@@ -96,7 +97,7 @@ def part_frames(
     frames = ensemble.sample_frames(rows, samples, layout)
     if part.failures:
         names = plan.read_ids(output, plan.snippet(ref.snippet)).cast(pa.binary()).to_pylist()
-        attempt = parts.attempt_of(ref.name)
+        attempt = attempt_of(ref.name)
         for failure in part.failures:
             row = int(places[failure.offset])
             if within is None or row in within:
@@ -154,7 +155,7 @@ class Summarise(beam.DoFn):
         size = len(self._plan.table_rows(0))
         rows = np.concatenate([np.zeros(0, np.int64), *(block.rows for block in done)])
         incomplete = np.concatenate([np.zeros(0, bool), *(block.incomplete for block in done)])
-        numbers = [self._numbers(done, table) for table in ("friendly", "advanced")]
+        numbers = [self._numbers(done, table) for table in (FRIENDLY, ADVANCED)]
         ids = np.array([galaxy for block in done for galaxy in block.ids], object)
         where = rows // size
         for part in sorted({*np.unique(where).tolist(), *(f[0] // size for f in failures)}):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.special
 
+from beam_zoo.plan.plan import MEDIAN, MIXTURE
 from beam_zoo.tables.medians import median
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from beam_zoo.tables.quantiles import BetaQuantiles
 
 INTERVAL = (0.05, 0.95)
-MEDIAN, MIXTURE = "median", "mixture"
 GALAXIES_AT_ONCE = 512
 """Of whose samples all steps are done before the next: they stay in the processor's cache."""
 ASKED_AT_LEAST = 0.5

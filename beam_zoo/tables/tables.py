@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from beam_zoo.catalogue.read import ID, LOCATION
+from beam_zoo.images.failure import Failure
 from beam_zoo.members import schema as schemas
 from beam_zoo.members.member import Member
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Failure, PartRef
+from beam_zoo.samples.records import PartRef
 from beam_zoo.storage.files import publish, read_json, remove, size, write_json
+from beam_zoo.storage.layout import ADVANCED, FAILURES, FRIENDLY, report_file, table_file
 from beam_zoo.tables.statistics import Tree, value_tables
-
-FRIENDLY, ADVANCED, FAILURES = "friendly", "advanced", "failures"
-REPORTS = "_tables"
 
 FAILURE_SCHEMA = pa.schema(
     [
@@ -173,7 +172,7 @@ def write_table_part(
     if len(failed) or part == 0:
         files[FAILURES] = _write(output, FAILURES, part, failed)
     else:
-        remove(os.path.join(output, _name(FAILURES, part)))
+        remove(os.path.join(output, table_file(FAILURES, part)))
     report = {
         "part": part,
         "tables": plan.tables_fingerprint,
@@ -195,7 +194,7 @@ def remove_reports(output: str, *parts: int) -> None:
 
 def report_path(output: str, part: int) -> str:
     """Where the report of a table part is."""
-    return os.path.join(output, REPORTS, f"part-{part:06d}.json")
+    return os.path.join(output, report_file(part))
 
 
 def load_report(output: str, part: int) -> dict[str, Any]:
@@ -244,12 +243,8 @@ def _failures_table(table: pa.Table, rows: range, failures: list[tuple[int, str,
 
 
 def _write(output: str, folder: str, part: int, table: pa.Table) -> dict[str, Any]:
-    name = _name(folder, part)
+    name = table_file(folder, part)
     data = parts.to_parquet(table, compression="snappy")
     publish(os.path.join(output, name), data, replace=True)
     digest = hashlib.sha256(data).hexdigest()
     return {"name": name, "rows": table.num_rows, "bytes": len(data), "sha256": digest}
-
-
-def _name(folder: str, part: int) -> str:
-    return f"{folder}/part-{part:06d}.parquet"

@@ -13,8 +13,9 @@ from beam_zoo.plan import plan as plans
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
 from beam_zoo.samples.records import PartRef
+from beam_zoo.storage import layout
 from beam_zoo.storage.files import absolute, exists, is_folder, is_remote
-from beam_zoo.storage.output import MANIFEST
+from beam_zoo.storage.layout import MANIFEST
 from beam_zoo.union.positions import reserved
 from beam_zoo.union.sources import Source, Union
 
@@ -51,7 +52,7 @@ def _same(folder: str, other: str) -> bool:
 
 
 def _is_aggregate(folder: str) -> bool:
-    return exists(os.path.join(folder, MANIFEST)) and not is_folder(os.path.join(folder, plans.FOLDER))
+    return exists(os.path.join(folder, MANIFEST)) and not is_folder(os.path.join(folder, layout.PLAN))
 
 
 def members_of(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], ...]]:
@@ -159,9 +160,9 @@ def _failed(source: Source, refs: list[PartRef]) -> np.ndarray:
     """Offsets within the snippet of the galaxies that no part holds; of a snippet with one part only its end is read."""
     plan, output = source.plan, source.output
     if len(refs) == 1:
-        path = os.path.join(output, parts.SAMPLES, refs[0].name)
+        path = os.path.join(output, layout.SAMPLES, refs[0].name)
         return np.array([failure.offset for failure in parts.read_failures(path)], np.int64)
-    read = [parts.read_part(plan, output, parts.SAMPLES, ref) for ref in refs]
+    read = [parts.read_part(plan, output, layout.SAMPLES, ref) for ref in refs]
     failed = {failure.offset for part in read for failure in part.failures}
     return np.array(sorted(failed - {int(offset) for part in read for offset in part.offsets}), np.int64)
 

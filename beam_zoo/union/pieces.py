@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_zoo.errors import UserError
+from beam_zoo.images.failure import Failure
 from beam_zoo.samples import ensemble, parts
 from beam_zoo.samples.assemble import Assembler, Galaxies
 from beam_zoo.samples.ensemble import Ensemble
-from beam_zoo.samples.records import Failure, PartRef
+from beam_zoo.samples.records import PartRef
 from beam_zoo.tables.gather import PARTS, part_frames
 from beam_zoo.union.buckets import Buckets, read_bucket
 from beam_zoo.union.sources import Union

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from beam_zoo.errors import UserError
-from beam_zoo.plan import plan as plans
 from beam_zoo.samples import parts
 from beam_zoo.samples.assemble import REFUSE
 from beam_zoo.samples.records import PartRef
+from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_folder, read_json
-from beam_zoo.storage.output import MANIFEST
+from beam_zoo.storage.layout import MANIFEST
 from beam_zoo.union.agreement import Runs, fields_of, members_of, open_runs
 from beam_zoo.union.pieces import TablePart, move_samples, table_part
 from beam_zoo.union.sources import Union, unite
@@ -50,7 +50,7 @@ def reopen(output: str, work: str) -> Reopened:
     Raises:
         UserError: it is no such output, or its runs are not what they were.
     """
-    if is_folder(os.path.join(output, plans.FOLDER)):
+    if is_folder(os.path.join(output, layout.PLAN)):
         return _of_run(output, work)
     manifest = _manifest(output)
     runs = open_runs([source["path"] for source in manifest["sources"]])

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import (
 
 from beam_zoo.errors import UserError
 from beam_zoo.storage.files import absolute
-from beam_zoo.storage.output import STAGING
+from beam_zoo.storage.layout import DATAFLOW_STAGING
 from runners.dataflow.accelerators import DRIVER
 
 GPU_OPTION = "worker_accelerator"
@@ -77,7 +77,7 @@ def complete(
     always = "for Dataflow"
     # Beam is in the image: without this it would be fetched and installed on every worker.
     add(None if setup.sdk_location == "default" else setup.sdk_location, "--sdk_location=container", always)
-    add(cloud.temp_location, f"--temp_location={absolute(output)}/{STAGING}", always)
+    add(cloud.temp_location, f"--temp_location={absolute(output)}/{DATAFLOW_STAGING}", always)
     now = datetime.datetime.now(datetime.UTC)
     add(cloud.job_name, f"--job_name=beam-zoo-{command}-{now:%Y%m%d-%H%M%S}", always)
     experiments = debug.experiments or []

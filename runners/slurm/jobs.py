@@ -10,7 +10,7 @@ from pathlib import Path
 from beam_zoo.errors import UserError
 from beam_zoo.plan import plan
 from beam_zoo.samples import parts
-from beam_zoo.storage import output as outputs
+from beam_zoo.storage.layout import MANIFEST, SLURM_JOBS
 from runners.slurm import ends, layout
 from runners.slurm.ask import accounting, ask, describe
 from runners.slurm.ends import ENDED
@@ -33,7 +33,7 @@ def find(job: str, output: str | None) -> Record:
         return layout.record(output, job)
     for text in (describe(job), accounting(job, "SubmitLine")):
         for path in re.findall(r"(?:Command=| )(/.*?\.sh)(?:\s|$)", text):
-            if os.path.basename(os.path.dirname(path)) == outputs.JOBS:
+            if os.path.basename(os.path.dirname(path)) == SLURM_JOBS:
                 return layout.record(os.path.dirname(os.path.dirname(path)), job)
     raise UserError(
         f"Slurm does not know a job {job} of python -m runners.slurm (any more): give --output OUT"
@@ -56,7 +56,7 @@ def status(record: Record) -> list[str]:
         text += f", {rate:.1f} galaxies/s, {_time((made.rows - galaxies) / rate)} left"
     elif rate:
         text += f", {rate:.1f} galaxies/s"
-    complete = os.path.exists(os.path.join(record.output, outputs.MANIFEST))
+    complete = os.path.exists(os.path.join(record.output, MANIFEST))
     return [*lines, text, f"tables: {'complete' if complete else 'not complete'}, in {record.output}"]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from beam_zoo.errors import UserError
 from beam_zoo.storage import private_folder
 from beam_zoo.storage.files import write_json
-from beam_zoo.storage.output import JOBS
+from beam_zoo.storage.layout import SLURM_JOBS
 from runners.flink import keys
 
 
 def folder(output: str) -> Path:
     """The folder of all jobs of an output."""
-    return Path(os.path.abspath(os.path.expanduser(output)), JOBS)
+    return Path(os.path.abspath(os.path.expanduser(output)), SLURM_JOBS)
 
 
 def own_folder(output: str, job: str) -> Path:

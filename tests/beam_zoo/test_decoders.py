@@ -8,7 +8,7 @@ import pytest
 from beam_zoo.errors import UserError
 from beam_zoo.images import decoders
 from beam_zoo.images.decoders import Decoding, Threads, Wanted
-from beam_zoo.samples.records import Failure
+from beam_zoo.images.failure import Failure
 
 
 @pytest.fixture

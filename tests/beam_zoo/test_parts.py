@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_zoo.errors import StorageFull, UserError
+from beam_zoo.images.failure import Failure
 from beam_zoo.plan import plan
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Batch, Failure
-from beam_zoo.storage import files
+from beam_zoo.samples.records import Batch
+from beam_zoo.storage import files, layout
 
 ROWS = 8
 
@@ -56,7 +57,7 @@ def batches(made, snippet, *, failed=(), size=2, seed=0):
 def test_what_is_written_is_read(planned):
     made, output = planned
     snippet = made.snippet(1)
-    os.unlink(os.path.join(output, "samples", parts.part_name(1)))
+    os.unlink(os.path.join(output, "samples", layout.part_name(1)))
     given = batches(made, snippet, failed=(1,))
     ref = parts.write_parts(made, output, snippet, given[::-1])
     part = parts.read_part(made, output, "samples", ref)
@@ -74,8 +75,8 @@ def test_what_is_written_is_read(planned):
 def test_columns_that_may_be_null_are_columns_too(planned):
     """Parquet's readers do not care which it is, and parts of earlier versions are so."""
     made, output = planned
-    path = os.path.join(output, "samples", parts.part_name(0))
-    ref = parts.PartRef(0, parts.part_name(0))
+    path = os.path.join(output, "samples", layout.part_name(0))
+    ref = parts.PartRef(0, layout.part_name(0))
     before = parts.read_part(made, output, "samples", ref)
     assert not any(field.nullable for field in before.table.schema)
     schema = pa.schema(
@@ -98,7 +99,7 @@ def test_columns_that_may_be_null_are_columns_too(planned):
 def test_outputs_of_another_shape_are_not_stored(planned, shape):
     made, output = planned
     snippet = made.snippet(0)
-    os.unlink(os.path.join(output, "samples", parts.part_name(0)))
+    os.unlink(os.path.join(output, "samples", layout.part_name(0)))
     (given,) = batches(made, snippet, size=5)[:1]
     good = dict(given.outputs)
     name = made.members[-1].name
@@ -112,7 +113,7 @@ def test_outputs_of_another_shape_are_not_stored(planned, shape):
 
 def test_any_flipped_bit_is_seen_or_harmless(planned):
     made, output = planned
-    ref = parts.PartRef(0, parts.part_name(0))
+    ref = parts.PartRef(0, layout.part_name(0))
     path = os.path.join(output, "samples", ref.name)
     data = Path(path).read_bytes()
     healthy = parts.read_part(made, output, "samples", ref)
@@ -139,12 +140,12 @@ def test_any_flipped_bit_is_seen_or_harmless(planned):
 @pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
 def test_a_truncated_part_is_seen(planned, length):
     made, output = planned
-    path = os.path.join(output, "samples", parts.part_name(0))
+    path = os.path.join(output, "samples", layout.part_name(0))
     data = Path(path).read_bytes()[:length]
     with open(path, "wb") as file:
         file.write(data)
     with pytest.raises(UserError, match="damaged"):
-        parts.read_part(made, output, "samples", parts.PartRef(0, parts.part_name(0)))
+        parts.read_part(made, output, "samples", parts.PartRef(0, layout.part_name(0)))
 
 
 def test_of_many_writers_the_first_wins(tmp_path):
@@ -202,13 +203,13 @@ def test_the_same_table_gives_the_same_bytes():
 
 
 def test_part_names_sort_in_catalogue_order():
-    names = [parts.part_name(s, a) for s in (0, 1, 9, 10, 99_999, 100_000) for a in (0, 1, 2)]
+    names = [layout.part_name(s, a) for s in (0, 1, 9, 10, 99_999, 100_000) for a in (0, 1, 2)]
     assert names == sorted(names)
 
 
 def test_metadata_is_json_a_person_can_read(planned):
     made, output = planned
-    schema = pq.read_schema(os.path.join(output, "samples", parts.part_name(0)))
+    schema = pq.read_schema(os.path.join(output, "samples", layout.part_name(0)))
     metadata = json.loads(schema.metadata[b"beam_zoo"])
     assert (metadata.pop("galaxies"), metadata) == (
         ANY,

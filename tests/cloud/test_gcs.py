@@ -18,7 +18,7 @@ from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.images.decode import ImageError, image_path, read_bytes
 from beam_zoo.plan import plan as plans
 from beam_zoo.samples import parts
-from beam_zoo.storage import files, gcs
+from beam_zoo.storage import files, gcs, layout
 
 LARGE = 20 << 20
 
@@ -159,7 +159,7 @@ def test_out_of_reach_is_no_damage(bucket, predict, few, trees, out_of_reach):
     server = os.environ["STORAGE_EMULATOR_HOST"]
     out_of_reach()
     for read in (
-        lambda: parts.read_part(plan, output, parts.SAMPLES, ref),
+        lambda: parts.read_part(plan, output, layout.SAMPLES, ref),
         lambda: parts.read_failures(f"{output}/samples/{ref.name}"),
         lambda: plan.read_rows(output, plan.snippet(0)),
         lambda: plan.read_table_rows(output, 0),

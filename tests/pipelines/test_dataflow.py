@@ -10,12 +10,14 @@ import pytest
 from apache_beam.portability import common_urns
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_zoo.images.failure import Failure
 from beam_zoo.inference.load import STORED, LoadImages
 from beam_zoo.plan import plan
 from beam_zoo.plan.run import Run
 from beam_zoo.samples import parts
 from beam_zoo.samples.ensemble import Ensemble, GatherFrames, failure_frame, header, sample_frames, split
-from beam_zoo.samples.records import Failure, PartRef
+from beam_zoo.samples.records import PartRef
+from beam_zoo.storage import layout
 from pipelines.samples import infer, samples, store
 from runners import direct
 from tests import oracle
@@ -53,7 +55,7 @@ def test_broken_fusion_stores_the_same_samples(stored, few, tmp_path):
         loaded = snippets | beam.ParDo(LoadImages(run)).with_outputs(STORED, main="batches")
         batches = loaded.batches | "break before" >> beam.Reshuffle()
         refs = store(infer(batches, run) | "break after" >> beam.Reshuffle(), run)
-        assert_that(refs, equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
+        assert_that(refs, equal_to([PartRef(n, layout.part_name(n)) for n in range(3)]))
 
     direct.run(build, [])
     oracle.assert_same_samples(
@@ -81,7 +83,7 @@ def test_batches_of_a_snippet_in_several_bundles(stored, few, tmp_path):
             | beam.ParDo(BundlesOfOne())
         )
         refs = store(cut, run)
-        assert_that(refs, equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
+        assert_that(refs, equal_to([PartRef(n, layout.part_name(n)) for n in range(3)]))
 
     direct.run(build, ["--direct_num_workers=3"])
     oracle.assert_same_samples(
@@ -115,7 +117,7 @@ def test_a_snippet_that_is_stored_by_now_is_not_read_again(stored, few, monkeypa
 
     def build(p):
         snippets = p | beam.Create([run.plan.snippet(n) for n in range(3)])
-        assert_that(samples(snippets, run), equal_to([PartRef(n, parts.part_name(n)) for n in range(3)]))
+        assert_that(samples(snippets, run), equal_to([PartRef(n, layout.part_name(n)) for n in range(3)]))
 
     before = {p: p.stat().st_mtime_ns for p in (stored / "samples").iterdir()}
     direct.run(build, [])
