@@ -48,8 +48,9 @@ def changes(before: dict[str, str | None], now: dict[str, str | None]) -> str:
 def source() -> str:
     """SHA-256 of this package's source, as it is installed here."""
     digest = hashlib.sha256()
-    for file in sorted(Path(beam_zoo.__file__).parent.glob("**/*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    folder = Path(beam_zoo.__file__).parent
+    for file in sorted(folder.glob("**/*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 

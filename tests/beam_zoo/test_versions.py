@@ -18,5 +18,5 @@ def test_a_worker_with_other_source_refuses_before_its_first_image():
 
 def test_source_is_that_of_the_files():
     """The same in another process; in another copy only if nothing in it was changed."""
-    words = [sys.executable, "-c", "from beam_zoo.versions import source; print(source())"]
+    words = [sys.executable, "-c", "from beam_zoo.runtime.versions import source; print(source())"]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == source()
