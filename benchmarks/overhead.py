@@ -93,7 +93,7 @@ class Seconds(NamedTuple):
 def seconds(run: Run) -> Seconds:
     """CPU time of the samples, of the tables without the statistics' arithmetic, and of that."""
     from pipelines.build import build_tables
-    from pipelines.run import predict_here
+    from pipelines.execution import predict_here
 
     spent = 0.0
 

@@ -36,13 +36,13 @@ def plan(folder: Path) -> tuple[float, float, float, float]:
     """Seconds of preparing and publishing a run; MiB of this process at most, of the catalogue, and of mapped files."""
     from zoobot.pytorch.estimators import define_model  # noqa: F401 (what it takes is not the catalogue's)
 
-    from pipelines import options, prepare
+    from pipelines import command_line, prepare
 
     before = memory("VmHWM")
     begin = time.perf_counter()
     words = ["--catalogue", str(folder / "catalogue.parquet"), "--models", str(folder / "a.yaml")]
     words += ["--output", str(folder / "out"), "--max_failure_fraction", "1"]
-    prepared = prepare.prepare("predict", options.parse("predict", "", words))
+    prepared = prepare.prepare("predict", command_line.parse("predict", "", words))
     prepare.publish(prepared, overwrite=False)
     seconds = time.perf_counter() - begin
     most = memory("VmHWM")

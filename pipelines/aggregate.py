@@ -12,7 +12,7 @@ from beam_zoo.errors import UserError
 from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.storage.files import absolute, is_remote
 from pipelines import command
-from pipelines.options import Parser
+from pipelines.command_line import Parser
 
 DESCRIPTION = "Build the tables of several runs together, from their stored samples."
 

@@ -19,7 +19,7 @@ from beam_zoo.errors import UserError, near_path
 from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.storage import files, layout
 from pipelines import command
-from pipelines.options import Parser
+from pipelines.command_line import Parser
 
 if TYPE_CHECKING:
     import apache_beam as beam

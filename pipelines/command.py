@@ -12,18 +12,22 @@ from typing import Any
 
 from beam_zoo.errors import RunFailed, StorageFull, UserError, known_error
 from beam_zoo.runtime.logs import set_up_logging, was_interrupted
-from pipelines.options import OPTIONS, Options, parse, refuse_stray, split_command_line
+from pipelines.command_line import parse, refuse_stray, split_command_line
+from pipelines.options import BY_NAME, Options
 
 RUN_FAILED, USER_ERROR, STORAGE_FULL = 1, 2, 4
 
 
-def main(command: str, description: str, argv: list[str] | None = None) -> int:
+def run(
+    command: str, description: str, argv: list[str] | None, execute: Callable[[str, Options], int]
+) -> int:
     """`predict` or `represent`, whole.
 
     Args:
         command: `predict` or `represent`.
         description: for --help.
         argv: the arguments, by default those of this process.
+        execute: does the work; takes the command's name and its options, and returns an exit code.
 
     Returns:
         The exit code; see `guarded`.
@@ -31,11 +35,10 @@ def main(command: str, description: str, argv: list[str] | None = None) -> int:
 
     def work() -> int:
         options = parse_checked(command, description, argv)
-        if options.print_config:
+        if options.show.print_config:
             print(options.describe())
             return 0
-        from pipelines.run import execute  # Beam and torch take seconds to import: not for --help
-        from runners import cluster
+        from runners import cluster  # Beam takes seconds to import: not for --help
 
         cluster.check(options.beam)
         return execute(command, options)
@@ -54,14 +57,14 @@ def parse_checked(command: str, description: str, argv: Sequence[str] | None) ->
     Raises:
         UserError: an unknown option or a wrong value.
     """
-    names = [option.name for option in OPTIONS]
-    options = parse(command, description, argv, lambda flags: check_beam(flags, names))
+    options = parse(command, description, argv, lambda flags: check_beam(flags, [*BY_NAME]))
     return _for_dataflow(command, options)
 
 
 def _for_dataflow(command: str, options: Options) -> Options:
     """The options with what a run on Dataflow has besides."""
-    asked = [name for name in ("dataflow_preset", "dataflow_right_fitting") if options.values[name]]
+    name, fit = options.dataflow.dataflow_preset, options.dataflow.dataflow_right_fitting
+    asked = [*(["dataflow_preset"] if name else []), *(["dataflow_right_fitting"] if fit else [])]
     if not asked and not any(flag.startswith("--runner") for flag in options.beam):
         return options  # without importing Beam
     from runners import beam_options
@@ -71,10 +74,9 @@ def _for_dataflow(command: str, options: Options) -> Options:
         if asked:
             raise UserError(f"--{asked[0]} is for --runner={beam_options.DATAFLOW}")
         return options
-    if options.dataflow_right_fitting and options.dataflow_preset in (None, "cpu"):
+    if fit and name in (None, "cpu"):
         raise UserError("--dataflow_right_fitting needs a --dataflow_preset with a GPU")
-    name, fit = options.dataflow_preset, options.dataflow_right_fitting
-    added = preset.complete(options.beam, name, fit, options.output or "", command)
+    added = preset.complete(options.beam, name, fit, options.work.output or "", command)
     return dataclasses.replace(options, origins=options.origins | added, beam=[*options.beam, *added])
 
 

@@ -11,7 +11,7 @@ import sys
 from beam_zoo.errors import UserError
 from beam_zoo.storage.files import absolute, is_remote
 from pipelines import command
-from pipelines.options import Parser
+from pipelines.command_line import Parser
 
 DESCRIPTION = "Write an output's samples as an HDF5 file that zoobot's own tools read."
 

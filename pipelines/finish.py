@@ -14,8 +14,8 @@ from beam_zoo.errors import UserError
 from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.storage.files import absolute
 from pipelines import command
-from pipelines.options import Parser
-from runners import secrets
+from pipelines.command_line import Parser, add_option
+from pipelines.options import BY_NAME
 
 if TYPE_CHECKING:
     from beam_zoo.plan.run import Run
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Build the tables of an output whose samples are all stored."
 NOT_COMPLETE = 1
+MAX_FAILURE_FRACTION = BY_NAME["max_failure_fraction"]
 SHOWN = 20
 
 
@@ -35,17 +36,11 @@ def work(argv: list[str] | None) -> int:
     """The command without what `guarded` makes of errors; returns its exit code."""
     parser = Parser(prog="python -m pipelines.finish", description=DESCRIPTION)
     parser.add_argument("output", metavar="OUT", help="folder of the output")
-    parser.add_argument(
-        "--max_failure_fraction",
-        type=float,
-        default=0.05,
-        help="exit with code 3 if more of the rows fail (default 0.05)",
-    )
+    add_option(parser, MAX_FAILURE_FRACTION, MAX_FAILURE_FRACTION.default)
     options, flags = command.parse_simple(parser, argv)
-    if not 0 <= options["max_failure_fraction"] <= 1:
-        raise UserError("--max_failure_fraction must be from 0 to 1")
+    fraction = MAX_FAILURE_FRACTION.convert(options["max_failure_fraction"])
     keep_freed_memory()
-    return finish(absolute(options["output"]), options["max_failure_fraction"], flags)
+    return finish(absolute(options["output"]), fraction, flags)
 
 
 def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
@@ -94,9 +89,7 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
     outputs.remove_manifest(output)
     reports = build_tables(run, flags)
     _say_what_may_pass(run, stored)
-    manifest = manifests.write(
-        made, output, reports, stored, begin, {"beam_options": [*map(secrets.shown, flags)]}
-    )
+    manifest = manifests.write_manifest(run, reports, stored, begin, flags=flags)
     return manifests.exit_code(manifest, output, max_failure_fraction)
 
 

@@ -7,36 +7,39 @@ import time
 from typing import Any
 
 from beam_zoo.members import member as members
-from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.run import Run
 from beam_zoo.runtime.versions import versions
 from beam_zoo.samples import parts
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import write_json
+from pipelines.options import Options
+from runners import secrets
 
 TOO_MANY_FAILURES = 3
 
 
-def write(
-    plan: Plan,
-    output: str,
+def write_manifest(
+    run: Run,
     reports: list[dict[str, Any]],
     stored: parts.Stored,
     begin: float,
-    details: dict[str, Any],
+    options: Options | None = None,
+    flags: list[str] | None = None,
 ) -> dict[str, Any]:
     """Add up the table parts' reports and write the manifest.
 
     Args:
-        plan: the plan of the run.
-        output: folder of the output.
+        run: the run.
         reports: of all table parts.
         stored: the parts that were there before this command predicted any.
         begin: when the command started, in seconds since 1970.
-        details: what else is to stand in it (options, device).
+        options: of the command; None for `finish`, which has Beam's only.
+        flags: Beam's options, where there are no others.
 
     Returns:
         The manifest.
     """
+    plan, output = run.plan, run.output
     predicted = sum(report["predicted"] for report in reports)
     failed = sum(report["failed"] for report in reports)
     if predicted + failed != plan.rows:
@@ -57,7 +60,8 @@ def write(
         "rows_reused": reused,
         "members": [members.to_json(member) for member in plan.members],
         "versions": versions(),
-        **details,
+        **({"options": options.plain_values(), "device": run.device} if options else {}),
+        "beam_options": [*map(secrets.shown, options.beam if options else flags or [])],
         "seed": plan.seed,
         "start": utc(begin),
         "end": utc(end),

@@ -1,100 +1,191 @@
-"""The options of `predict` and `represent`: from the command line and from YAML files, checked, with their origin."""
+"""The options of `predict` and `represent`: each is declared once, as a field of a record.
 
-import argparse
+The command line, YAML files, `--help`, and the keywords of the library are made from these records.
+"""
+
 import dataclasses
+import functools
 import glob
-import json
 import os
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from beam_zoo.errors import UserError, near_path
-from beam_zoo.storage.files import beside, exists, is_remote
+from beam_zoo.storage.files import exists, is_remote
 from runners import secrets
 
-BEAM_NOTE = "Any other option is one of Apache Beam, for example --runner."
+if TYPE_CHECKING:
+    from beam_zoo.members.member import MemberSpec
+
 COMMAND_LINE, DEFAULT = "command line", "default"
+
+
+def option(
+    default: Any,
+    help_text: str,
+    *,
+    path: bool = False,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """The field of an option.
+
+    Args:
+        default: its value where nothing is given.
+        help_text: what it does.
+        path: whether it is a path, which is relative to the YAML file that it stands in.
+        choices: all valid values, if they are few.
+        least, most: the smallest and the largest valid number.
+    """
+    details = {"help": help_text, "path": path, "choices": choices, "least": least, "most": most}
+    return dataclasses.field(default=default, metadata=details)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What is predicted, and by which models."""
+
+    catalogue: str | None = option(
+        None, "Parquet or CSV with id_str and file_loc: a file, a folder or a glob", path=True
+    )
+    models: "tuple[str | MemberSpec, ...]" = option(
+        (), "the members of the ensemble, a YAML file each", path=True
+    )
+    image_root: str | None = option(
+        None, "where relative image paths start (default: the catalogue's folder)", path=True
+    )
+    limit: int | None = option(None, "predict the first N rows of the catalogue only", least=1)
+    carry: tuple[str, ...] = option((), "columns of the catalogue that the tables carry along")
+    allow_outside: bool = option(False, "allow image paths that leave the image root")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What the samples of a galaxy depend on."""
+
+    passes: int = option(5, "forward passes of each member", least=1, most=10_000)
+    first_pass: int = option(0, "number of the first pass", least=0, most=1_000_000_000)
+    seed: int = option(0, "of all random draws", least=0)
+    precision: str = option("fp32", "of the encoder", choices=("fp32", "tf32", "bf16", "fp16"))
+    compile: bool = option(False, "compile the encoders, which takes a minute and a C++ compiler")
+    fast_images: bool = option(
+        False,
+        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more; "
+        "and others, with --fast_views, by a GPU's own decoder",
+    )
+    fast_views: bool = option(
+        False, "make views on the GPU, many at a time, within a grey level; on a CPU they stay exact"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """What the tables hold."""
+
+    interval: str = option(
+        "median",
+        "90% interval: the medians of the samples' bounds, as zoobot has it, or that of their mixture",
+        choices=("median", "mixture"),
+    )
+    max_failure_fraction: float = option(0.05, "exit with code 3 if more of the rows fail", least=0, most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where the output is, and how the work is done; of these only `snippet_size` is part of what an output is."""
+
+    output: str | None = option(
+        None, "folder of the output; the same command goes on where a run stopped", path=True
+    )
+    snippet_size: int = option(1000, "galaxies of a snippet, the unit of resume", least=1, most=10_000_000)
+    snippets: str | None = option(None, "predict only snippets A:B (half-open), and build no tables")
+    batch_size: int = option(32, "galaxies that go through the members together", least=1)
+    device: str = option("auto", "where the members run", choices=("auto", "cpu", "cuda"))
+    overwrite: bool = option(False, "remove what an earlier run wrote to the output, and start afresh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataflow:
+    """The workers of Dataflow."""
+
+    dataflow_preset: str | None = option(
+        None,
+        "settings of Dataflow's workers; options of Beam override each",
+        choices=("l4", "t4", "a100", "cpu"),
+    )
+    dataflow_right_fitting: bool = option(False, "GPUs for the steps that use them, not for all workers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """What is printed instead of a run."""
+
+    dry_run: bool = option(False, "do all checks, print the plan and write nothing")
+    print_config: bool = option(False, "print every option and where it came from, and exit")
+
+
+RECORDS: dict[str, type] = {
+    "inputs": Inputs,
+    "sampling": Sampling,
+    "tables": Tables,
+    "work": Work,
+    "dataflow": Dataflow,
+    "show": Show,
+}
+"""The records of `Options`, by their attributes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option.
+    """An option, as its record declares it.
 
     Attributes:
         name: without the dashes; the same in a YAML file.
-        kind: `text`, `path`, `integer`, `number` or `flag`.
-        default: its value where nothing is given.
+        record: attribute of `Options` that holds it.
+        type: `str`, `int`, `float` or `bool`, of one value.
         many: whether it takes one or more values.
-        choices: all valid values, if they are few.
-        least, most: the smallest and the largest valid number.
-        help: what it does.
+        default, help, path, choices, least, most: as of `option`.
     """
 
     name: str
-    kind: str
+    record: str
+    type: type
+    many: bool
     default: Any
     help: str
-    many: bool = False
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
+    path: bool
+    choices: tuple[str, ...]
+    least: float | None
+    most: float | None
+
+    def convert(self, value: Any, file: str | None = None) -> Any:
+        """A value, or values, checked and of the option's type.
+
+        Args:
+            value: as it was given: text on the command line, a plain value in a file or a keyword.
+            file: the YAML file that it stands in.
+
+        Raises:
+            UserError: it is of another type, or out of range.
+        """
+        if not self.many:
+            return _convert(self, value, file)
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_convert(self, item, file) for item in items)
 
 
-OPTIONS = [
-    Option("catalogue", "path", None, "Parquet or CSV with id_str and file_loc: a file, a folder or a glob"),
-    Option("models", "path", None, "the members of the ensemble, a YAML file each", many=True),
-    Option("output", "path", None, "folder of the output; the same command goes on where a run stopped"),
-    Option("image_root", "path", None, "where relative image paths start (default: the catalogue's folder)"),
-    Option("passes", "integer", 5, "forward passes of each member", least=1, most=10_000),
-    Option("first_pass", "integer", 0, "number of the first pass", least=0, most=1_000_000_000),
-    Option("batch_size", "integer", 32, "galaxies that go through the members together", least=1),
-    Option(
-        "snippet_size", "integer", 1000, "galaxies of a snippet, the unit of resume", least=1, most=10_000_000
-    ),
-    Option("snippets", "text", None, "predict only snippets A:B (half-open), and build no tables"),
-    Option("carry", "text", (), "columns of the catalogue that the tables carry along", many=True),
-    Option(
-        "interval",
-        "text",
-        "median",
-        "90% interval: the medians of the samples' bounds, as zoobot has it, or that of their mixture",
-        choices=("median", "mixture"),
-    ),
-    Option("precision", "text", "fp32", "of the encoder", choices=("fp32", "tf32", "bf16", "fp16")),
-    Option("compile", "flag", False, "compile the encoders, which takes a minute and a C++ compiler"),
-    Option(
-        "fast_images",
-        "flag",
-        False,
-        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more; "
-        "and others, with --fast_views, by a GPU's own decoder",
-    ),
-    Option(
-        "fast_views",
-        "flag",
-        False,
-        "make views on the GPU, many at a time, within a grey level; on a CPU they stay exact",
-    ),
-    Option("device", "text", "auto", "where the members run", choices=("auto", "cpu", "cuda")),
-    Option("seed", "integer", 0, "of all random draws", least=0),
-    Option("limit", "integer", None, "predict the first N rows of the catalogue only", least=1),
-    Option(
-        "max_failure_fraction", "number", 0.05, "exit with code 3 if more of the rows fail", least=0, most=1
-    ),
-    Option(
-        "dataflow_preset",
-        "text",
-        None,
-        "settings of Dataflow's workers; options of Beam override each",
-        choices=("l4", "t4", "a100", "cpu"),
-    ),
-    Option("dataflow_right_fitting", "flag", False, "GPUs for the steps that use them, not for all workers"),
-    Option("overwrite", "flag", False, "remove what an earlier run wrote to the output, and start afresh"),
-    Option("allow_outside", "flag", False, "allow image paths that leave the image root"),
-    Option("dry_run", "flag", False, "do all checks, print the plan and write nothing"),
-    Option("print_config", "flag", False, "print every option and where it came from, and exit"),
-]
+def _declared(record: str, field: "dataclasses.Field[Any]") -> Option:
+    hint = field.type
+    many = not isinstance(hint, type) and (isinstance(hint, str) or typing.get_origin(hint) is tuple)
+    found = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] or [hint]
+    kind = str if many else found[0]
+    return Option(field.name, record, kind, many, field.default, **field.metadata)
+
+
+OPTIONS = [_declared(name, field) for name, record in RECORDS.items() for field in dataclasses.fields(record)]
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -103,25 +194,55 @@ class Options:
     """All options of a command.
 
     Attributes:
-        values: name -> value.
-        origins: name -> `command line`, `default`, or the YAML file.
         beam: Beam's own options, as command line flags.
+        origins: name, or flag -> `command line`, `default`, or the YAML file.
     """
 
-    values: dict[str, Any]
-    origins: dict[str, str]
-    beam: list[str]
+    inputs: Inputs = Inputs()
+    sampling: Sampling = Sampling()
+    tables: Tables = Tables()
+    work: Work = Work()
+    dataflow: Dataflow = Dataflow()
+    show: Show = Show()
+    beam: list[str] = dataclasses.field(default_factory=list)
+    origins: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.values[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    @classmethod
+    def of(
+        cls, values: Mapping[str, Any], beam: Iterable[str] = (), origins: Mapping[str, str] | None = None
+    ) -> "Options":
+        """Options with some values, which are converted already, and the defaults of the others.
+
+        Args:
+            values: name -> value.
+            beam: Beam's own options.
+            origins: of the values that are no defaults, and of Beam's options.
+        """
+        records = {
+            name: record(**{f.name: values[f.name] for f in dataclasses.fields(record) if f.name in values})
+            for name, record in RECORDS.items()
+        }
+        return cls(**records, beam=[*beam], origins={**dict.fromkeys(BY_NAME, DEFAULT), **(origins or {})})
+
+    def replaced(self, **values: Any) -> "Options":
+        """These options with other values, which are those of the command line."""
+        origins = {**self.origins, **dict.fromkeys(values, COMMAND_LINE)}
+        return Options.of({**self.values, **values}, self.beam, origins)
+
+    @functools.cached_property
+    def values(self) -> dict[str, Any]:
+        """Name -> value."""
+        return {option.name: getattr(getattr(self, option.record), option.name) for option in OPTIONS}
+
+    def plain_values(self) -> dict[str, Any]:
+        """Name -> value, as JSON holds it; a member that is no file stands by its name."""
+        models = [model if isinstance(model, str) else model.source for model in self.inputs.models]
+        return {**self.values, "models": models}
 
     def describe(self) -> str:
         """Every option, its value and its origin, a line each."""
-        rows = [(name, self.values[name], self.origins[name]) for name in self.values]
-        rows += [(_flag_name(flag), secrets.shown(flag), self.origins[flag]) for flag in self.beam]
+        rows = [(name, value, self.origins[name]) for name, value in self.values.items()]
+        rows += [(flag_name(flag), secrets.shown(flag), self.origins[flag]) for flag in self.beam]
         width = max(len(name) for name, _, _ in rows)
         return "\n".join(f"{name:{width}}  {_shown(value)}  ({origin})" for name, value, origin in rows)
 
@@ -132,178 +253,20 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
 
 
-class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line, and that takes no abbreviations."""
-
-    def __init__(self, **settings: Any) -> None:
-        settings.setdefault("epilog", BEAM_NOTE)
-        super().__init__(allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the options)")
-
-
-def make_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """The parser of the command line."""
-    parser = Parser(prog=f"python -m pipelines.{command}", description=description)
-    parser.add_argument(
-        "--config",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="RUN.yaml",
-        help="YAML files that hold any of these options; later files win, the command line over all",
-    )
-    for option in OPTIONS:
-        note = f" (default {option.default})" if option.default not in (None, (), False) else ""
-        kwargs: dict[str, Any] = {
-            "help": (option.help + note).replace("%", "%%"),
-            "default": argparse.SUPPRESS,
-        }
-        if option.kind == "flag":
-            kwargs |= {"action": argparse.BooleanOptionalAction}
-        else:
-            kwargs |= {"nargs": "+", "action": "extend"} if option.many else {}
-            kwargs["metavar"] = "|".join(option.choices) or option.name.upper()
-        parser.add_argument(f"--{option.name}", **kwargs)
-    return parser
-
-
-def parse(
-    command: str,
-    description: str,
-    argv: Sequence[str] | None = None,
-    check: Callable[[list[str]], None] | None = None,
-) -> Options:
-    """Read the command line and the YAML files that it names.
-
-    Args:
-        command: `predict` or `represent`.
-        description: for --help.
-        argv: the arguments, by default those of this process.
-        check: called with Beam's flags, to refuse unknown ones.
-
-    Raises:
-        UserError: an unknown option or a wrong value.
-    """
-    parser = make_parser(command, description)
-    given, theirs, stray = split_command_line(parser, argv)
-    files = given.pop("config")
-    values = {option.name: option.default for option in OPTIONS}
-    origins = dict.fromkeys(values, DEFAULT)
-    beam: dict[str, list[str]] = {}
-    origin: dict[str, str] = {}
-    for path in map(os.path.expanduser, files):
-        for name, value in _read_config(path).items():
-            if name in BY_NAME:
-                values[name], origins[name] = _from_file(path, BY_NAME[name], value), path
-                continue
-            # Options of Beam may be given more than once: the flags of a later file replace all of an earlier.
-            beam[name], origin[name] = _beam_flags(name, value), path
-            _check_flags(check, beam[name], f"{path}: ")
-    for name, value in given.items():
-        values[name], origins[name] = _from_command_line(BY_NAME[name], value), COMMAND_LINE
-    _check_flags(check, theirs, "")
-    refuse_stray(stray)
-    for name in {_flag_name(flag): None for flag in theirs}:
-        beam[name], origin[name] = [flag for flag in theirs if _flag_name(flag) == name], COMMAND_LINE
-    flags = [flag for found in beam.values() for flag in found]
-    _check_flags(check, flags, "")
-    origins |= {flag: origin[_flag_name(flag)] for flag in flags}
-    return Options(values, origins, flags)
-
-
-def split_command_line(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> tuple[dict[str, Any], list[str], list[str]]:
-    """The options that a parser knows, Beam's flags as `--name=value`, and words that belong to no option.
-
-    Args:
-        parser: of the command's own options.
-        argv: the arguments, by default those of this process.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--" in words:  # argparse would take all options after it for values
-        raise UserError("'--' belongs to no option (--help lists the options)")
-    known, rest = parser.parse_known_args(words)
-    return vars(known), *_joined(rest)
-
-
-def refuse_stray(stray: list[str]) -> None:
-    """Refuse words that belong to no option; after the flags, whose misspelling may be the cause, are checked."""
-    if stray:
-        raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
-
-
-def _check_flags(check: Callable[[list[str]], None] | None, flags: list[str], where: str) -> None:
-    if check is None or not flags:
-        return
-    try:
-        check(flags)
-    except UserError as error:
-        raise UserError(f"{where}{error}") from None
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    from beam_zoo.storage.yaml_files import load_yaml
-
-    if not exists(path):
-        raise UserError(f"there is no --config {path}{near_path(path)}")
-    content = load_yaml(path)
-    if "config" in content:
-        raise UserError(f"{path}: a config cannot name others: give them all after --config")
-    return content
-
-
-def _from_file(path: str, option: Option, value: Any) -> Any:
-    if value is None:
-        return option.default
-    if option.many:
-        items = value if isinstance(value, list) else [value]
-        return tuple(_convert(option, _beside(path, option, item), path) for item in items)
-    return _convert(option, _beside(path, option, value), path)
-
-
-def _beside(path: str, option: Option, value: Any) -> Any:
-    """A relative path of a YAML file is relative to that file."""
-    if option.kind != "path" or not isinstance(value, str) or not value:
-        return value
-    return beside(path, value)
-
-
-def _from_command_line(option: Option, value: Any) -> Any:
-    if option.many:
-        return tuple(_convert(option, item, None) for item in value)
-    return _convert(option, value, None)
+def flag_name(flag: str) -> str:
+    """`runner` of `--runner=FlinkRunner`."""
+    return flag[2:].partition("=")[0]
 
 
 def _convert(option: Option, value: Any, file: str | None) -> Any:
-    """A value of the option's kind; numbers are text on the command line and must be numbers in a file."""
+    """One value; numbers are text on the command line and must be numbers in a file."""
     where = f"{file}: {option.name}" if file else f"--{option.name}"
-    if option.kind == "flag":
+    if option.type is bool:
         if not isinstance(value, bool):
             raise UserError(f"{where} must be true or false, not {value!r}")
         return value
-    if option.kind in ("integer", "number"):
-        kind = int if option.kind == "integer" else float
-        try:
-            # YAML takes 1e-1 for text.
-            plain = isinstance(value, int | float) or not file or (kind is float and isinstance(value, str))
-            if isinstance(value, bool) or "_" in str(value) or not plain:
-                raise ValueError
-            number = kind(value)
-            if (
-                number != (value if isinstance(value, float) else number) or number != number
-            ):  # 2.5 passes; nan
-                raise ValueError
-        except (ValueError, OverflowError):
-            whole = "a whole number" if option.kind == "integer" else "a number"
-            raise UserError(f"{where} must be {whole}, not {value!r}") from None
-        if option.least is not None and not number >= option.least:
-            raise UserError(f"{where} must be at least {option.least:g}, not {value}")
-        if option.most is not None and not number <= option.most:
-            raise UserError(f"{where} must be at most {option.most:,g}, not {value}")
-        return number
+    if option.type in (int, float):
+        return _number(option, value, file, where)
     if not isinstance(value, str) or not value:
         # YAML reads no, 12 and 1:30 as a truth value and numbers.
         hint = "" if isinstance(value, str | list | dict) else " (put it in quotes)"
@@ -314,37 +277,32 @@ def _convert(option: Option, value: Any, file: str | None) -> Any:
     return value
 
 
-def _beam_flags(name: str, value: Any) -> list[str]:
-    """Beam flags of a YAML entry: `true` is the bare flag, a list the flag once per item."""
-    if value is None or value is False:
-        return []
-    if value is True:
-        return [f"--{name}"]
-    items = value if isinstance(value, list) else [value]
-    # A mapping is JSON for Beam, as in --environment_config.
-    return [f"--{name}={json.dumps(item) if isinstance(item, dict) else item}" for item in items]
-
-
-def _joined(rest: list[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values in one word each (`--runner X` becomes `--runner=X`), and words that fit nowhere."""
-    flags: list[str] = []
-    stray: list[str] = []
-    for word in rest:
-        if word.startswith("--") and len(word) > 2:
-            flags.append(word)
-        elif flags and "=" not in flags[-1]:
-            flags[-1] = f"{flags[-1]}={word}"
-        else:
-            stray.append(word)
-    return flags, stray
-
-
-def _flag_name(flag: str) -> str:
-    return flag[2:].partition("=")[0]
+def _number(option: Option, value: Any, file: str | None, where: str) -> int | float:
+    try:
+        # YAML takes 1e-1 for text.
+        is_text = isinstance(value, str) and (not file or option.type is float)
+        if isinstance(value, bool) or not (is_text or isinstance(value, int | float)) or "_" in str(value):
+            raise ValueError
+        number = option.type(value)
+        # 2.5 passes, and nan, which is not even itself
+        if number != number or (isinstance(value, float) and number != value):
+            raise ValueError
+    except (ValueError, OverflowError):
+        whole = "a whole number" if option.type is int else "a number"
+        raise UserError(f"{where} must be {whole}, not {value!r}") from None
+    if option.least is not None and not number >= option.least:
+        raise UserError(f"{where} must be at least {option.least:g}, not {value}")
+    if option.most is not None and not number <= option.most:
+        raise UserError(f"{where} must be at most {option.most:,g}, not {value}")
+    return number
 
 
 def models_of(patterns: Sequence[str]) -> list[str]:
-    """The members' files; a glob in a YAML config is expanded, as the shell expands it on the command line."""
+    """The members' files; a glob in a YAML config is expanded, as the shell expands it on the command line.
+
+    Raises:
+        UserError: a file is not there, or nothing matches a glob.
+    """
     found: list[str] = []
     for pattern in map(os.path.expanduser, patterns):
         if exists(pattern):

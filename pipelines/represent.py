@@ -2,19 +2,21 @@
 
     python -m pipelines.represent --catalogue galaxies.csv --models conf/models/a.yaml conf/models/b.yaml --output OUT
 
-writes OUT/representations/{member} and OUT/failures (Parquet) and OUT/manifest.json.
+writes OUT/representations/{member} and OUT/failures (Parquet) and OUT/manifest.json. The dataflow is that of `predict`, with
+features instead of answers.
 """
 
 import sys
 
 from pipelines import command
+from pipelines.predict import execute
 
 DESCRIPTION = "Write the features that Zoobot encoders give to galaxies."
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return command.main("represent", DESCRIPTION, argv)
+    return command.run("represent", DESCRIPTION, argv, execute)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Any runner but the local one."""
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
 import apache_beam as beam
 
+from beam_zoo.errors import UserError
 from runners import beam_options
 from runners.dataflow import job
 from runners.flink import submission
@@ -28,6 +30,30 @@ def check(flags: list[str]) -> None:
     """
     if beam_options.runner_name(flags) == beam_options.FLINK:
         submission.check(flags)
+
+
+def wrote_template(output: str, flags: list[str], something: bool) -> bool:
+    """Whether the flags ask Dataflow for a template instead of a run; then says what to do with it.
+
+    Args:
+        output: folder of the output.
+        flags: Beam's options.
+        something: whether there was anything to do.
+
+    Raises:
+        UserError: a template is asked for, and nothing was to do.
+    """
+    template = job.template(flags)
+    if template is None:
+        return False
+    if not something:
+        raise UserError(f"nothing is left to do in {output}: no template is written")
+    print(
+        f"template {template} predicts into {output}; when it has run, "
+        f"python -m pipelines.finish {output} writes the manifest",
+        file=sys.stderr,
+    )
+    return True
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from beam_zoo.members import member as members
-from pipelines.options import OPTIONS, models_of, parse
+from pipelines.command_line import parse
+from pipelines.options import OPTIONS, models_of
 from runners import beam_options
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -41,12 +42,12 @@ def test_a_run(path):
     read = options(path)
     given = yaml.safe_load(path.read_text())
     assert given and all(read.origins.get(name, str(path)) == str(path) for name in given)
-    for model in models_of(read.models or ()):
+    for model in models_of(read.inputs.models or ()):
         assert Path(model) in MODELS
 
 
 def test_a_survey_and_a_machine_mix():
     read = options(CONF / "surveys" / "desi.yaml", CONF / "machines" / "dataflow.yaml")
-    assert (read.passes, read.precision, read.carry) == (5, "bf16", ("ra", "dec"))
+    assert (read.sampling.passes, read.sampling.precision, read.inputs.carry) == (5, "bf16", ("ra", "dec"))
     assert "--runner=DataflowRunner" in read.beam
-    assert read.dataflow_preset == "l4"
+    assert read.dataflow.dataflow_preset == "l4"

@@ -6,7 +6,7 @@ python -m runners.flink install DIR
 import sys
 
 from pipelines import command
-from pipelines.options import Parser
+from pipelines.command_line import Parser
 from runners.flink import install as installation
 from runners.flink import jvm
 

@@ -11,7 +11,7 @@ import sys
 
 from beam_zoo.errors import UserError, did_you_mean
 from pipelines import command
-from pipelines.options import Parser
+from pipelines.command_line import Parser
 from runners.slurm.layout import Record
 
 COMMANDS = {

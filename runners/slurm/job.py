@@ -18,7 +18,8 @@ from typing import Any
 
 from beam_zoo.errors import UserError
 from pipelines import command, predict, represent
-from pipelines.options import Options, Parser
+from pipelines.command_line import Parser
+from pipelines.options import Options
 from runners.flink import install
 from runners.flink.job_manager import LOOPBACK, Ports
 from runners.forgiving import forgive
@@ -57,16 +58,16 @@ def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     nodes = SlurmNodes(allocation, gpus)
     if said := cores.note(max(1, gpus)):
         print(said, file=sys.stderr, flush=True)
-    folder = layout.own_folder(options.output, allocation.job)
+    folder = layout.own_folder(str(options.work.output), allocation.job)
     flink = install.check(settings.pop("flink"))
     application = Application(
         Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
     )
     with _scratch(), application:
-        from pipelines.run import execute  # seconds of imports, while TaskManagers start
+        import pipelines.prepare  # noqa: F401  # seconds of imports, while TaskManagers start
 
         gc.freeze()  # at the end of the process the collector would take seconds to look at them
-        return execute(theirs[0], options, application.run)
+        return predict.execute(theirs[0], options, application.run)
 
 
 def make_parser() -> Parser:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from beam_zoo.errors import UserError, did_you_mean
 from pipelines.command import parse_checked
-from pipelines.options import COMMAND_LINE, Options, Parser, split_command_line
+from pipelines.command_line import Parser, split_command_line
+from pipelines.options import Options
 from runners import secrets
 from runners.beam_options import runner_name
 from runners.slurm.ask import ask, ask_slurm
@@ -206,24 +207,23 @@ def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Opti
         raise UserError(f"--runner={runner} does not go with --engine {engine}, which brings its own")
     if engine == FLINK and (bad := [f for f in options.beam if _names_a_cluster(f)]):
         raise UserError(f"{bad[0]} does not go with --engine {engine}, which starts a Flink of its own")
-    if options.snippets:
+    if options.work.snippets:
         raise UserError(
             "--snippets is given by --engine array to its tasks: leave it out, or submit with sbatch yourself"
         )
-    if options.print_config or options.dry_run:
-        what = "print_config" if options.print_config else "dry_run"
+    if options.show.print_config or options.show.dry_run:
+        what = "print_config" if options.show.print_config else "dry_run"
         raise UserError(
             f"--{what} submits nothing: run python -m pipelines.{command}, or submit with --print"
         )
-    values, origins = dict(options.values), dict(options.origins)
-    wanted = "cuda" if gpus else "cpu"
-    if values["device"] not in ("auto", wanted):
+    device, wanted = options.work.device, "cuda" if gpus else "cpu"
+    if device not in ("auto", wanted):
         need = (
             "--gpus_per_node N asks for GPUs" if wanted == "cpu" else "leave out --gpus_per_node, or --device"
         )
-        raise UserError(f"--device={values['device']} does not go with {gpus} GPUs a node: {need}")
-    values["device"], origins["device"] = wanted, COMMAND_LINE
-    return Options(values, origins, [f for f in options.beam if not f.startswith("--runner")])
+        raise UserError(f"--device={device} does not go with {gpus} GPUs a node: {need}")
+    flags = [flag for flag in options.beam if not flag.startswith("--runner")]
+    return dataclasses.replace(options.replaced(device=wanted), beam=flags)
 
 
 def _names_a_cluster(flag: str) -> bool:

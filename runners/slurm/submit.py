@@ -39,9 +39,9 @@ def submit(wanted: Submission) -> int:
             f"note: {', '.join(ignored)} of your shell: no effect here, give the options themselves",
             file=sys.stderr,
         )
-    if is_remote(options.output or ""):
+    if is_remote(options.work.output or ""):
         raise UserError(
-            f"output {options.output}: scripts and logs of a job of Slurm lie there, so that it must be a folder"
+            f"output {options.work.output}: scripts and logs of a job of Slurm lie there, so that it must be a folder"
         )
     if wanted.engine == FLINK:
         root = install.check(str(wanted.flink["flink"]))
@@ -49,7 +49,7 @@ def submit(wanted: Submission) -> int:
         if jvm.version() not in jvm.VERSIONS:
             print(f"note: {jvm.NEEDED} (on the nodes; there is none here)", file=sys.stderr)
     # Only a worker can know its device: the plan is made as for a cluster, whatever the engine.
-    there = Options(options.values, options.origins, [*options.beam, "--runner=FlinkRunner"])
+    there = dataclasses.replace(options, beam=[*options.beam, "--runner=FlinkRunner"])
     prepared = preparation.prepare(wanted.command, there)
     output, plan = prepared.run.output, prepared.run.plan
     _refuse_paths(wanted.engine, [output, os.getcwd(), sys.executable, str(wanted.flink.get("flink", ""))])
@@ -61,14 +61,14 @@ def submit(wanted: Submission) -> int:
         print("\n".join(texts), end="")
         return 0
     if running := jobs.not_ended(output):
-        if options.overwrite:
+        if options.work.overwrite:
             raise UserError(f"--overwrite: job {running[0]} on {output} has not ended: cancel it first")
         print(f"note: job {running[0]} works on {output} too: they share the work", file=sys.stderr)
     print(describe(prepared, options), file=sys.stderr)
     jobs.remove_old_keys(output, running)
     with _taken_back(output) as undo:
         record = _hand_in(wanted, output, texts, undo)
-        preparation.publish(prepared, overwrite=options.overwrite)
+        preparation.publish(prepared, overwrite=options.work.overwrite)
         record.write()
     if "hold" not in wanted.directives:
         _release(record)
@@ -125,7 +125,7 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
         for name, value in wanted.directives.items()
         if name not in ("dependency", "begin", "hold")
     }
-    fraction = wanted.options.max_failure_fraction
+    fraction = wanted.options.tables.max_failure_fraction
     return [
         script.array(batch, ranges=ranges, whole_nodes=whole, gpus=gpus),
         script.finish(dataclasses.replace(batch, directives=later), gpus=gpus, max_failure_fraction=fraction),
@@ -139,12 +139,12 @@ def words_of(options: Options) -> list[str]:
         value = options.values[option.name]
         if value == option.default or option.name == "overwrite":
             continue
-        if option.kind == "flag":
+        if option.type is bool:
             words.append(f"--{option.name}")
             continue
         values = models_of(value) if option.name == "models" else value if option.many else [value]
         for each in values:
-            if option.kind == "path" and "://" not in each:
+            if option.path and "://" not in each:
                 each = os.path.abspath(os.path.expanduser(each))
             words.append(f"--{option.name}={each}")
     return words + options.beam

@@ -274,7 +274,7 @@ def test_features(represent, few, tmp_path, case):
 def test_a_worker_refuses_a_checkpoint_that_has_changed(few, tmp_path):
     from beam_zoo.inference.handler import MemberHandler
     from beam_zoo.plan.run import Run
-    from pipelines.options import parse
+    from pipelines.command_line import parse
     from pipelines.prepare import prepare
 
     path = checkpoints.tree(tmp_path / "m.ckpt")

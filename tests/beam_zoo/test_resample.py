@@ -202,7 +202,7 @@ def test_planning_does_without():
     run_in_a_process("""
         import sys
         from beam_zoo.images.views import view_settings
-        from pipelines import prepare, probe, run
+        from pipelines import execution, prepare, probe
         view_settings({"base": "minimal", "output_size": 64}, False)
         assert "numba" not in sys.modules
     """)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from beam_zoo.errors import UserError
-from pipelines.options import OPTIONS, Options, models_of, parse
+from pipelines.command_line import parse
+from pipelines.options import OPTIONS, Options, models_of
 from runners import beam_options
 
 
@@ -31,11 +32,11 @@ def test_later_wins_and_the_command_line_over_all(tmp_path: Path) -> None:
     a = _yaml(tmp_path / "a.yaml", "passes: 1\nseed: 1\nbatch_size: 1\noverwrite: true\ncarry: [ra, dec]\n")
     b = _yaml(tmp_path / "b.yaml", "seed: 2\nbatch_size: 2\ncarry: ra\n")
     options = _parse("--config", a, b, "--batch_size", 3, "--no-overwrite")
-    assert (options.passes, options.seed, options.batch_size) == (1, 2, 3)
-    assert options.carry == ("ra",) and options.overwrite is False
-    assert options.limit is None and options.precision == "fp32"
-    assert _parse("--config", b, a).seed == 1
-    assert _parse("--config", b, "--config", a).seed == 1
+    assert (options.values["passes"], options.values["seed"], options.values["batch_size"]) == (1, 2, 3)
+    assert options.values["carry"] == ("ra",) and options.values["overwrite"] is False
+    assert options.values["limit"] is None and options.values["precision"] == "fp32"
+    assert _parse("--config", b, a).values["seed"] == 1
+    assert _parse("--config", b, "--config", a).values["seed"] == 1
     origins = [options.origins[n] for n in ("passes", "seed", "batch_size", "overwrite", "limit")]
     assert origins == [str(a), str(b), "command line", "command line", "default"]
 
@@ -44,7 +45,7 @@ def test_null_is_the_default_again(tmp_path: Path) -> None:
     a = _yaml(tmp_path / "a.yaml", "limit: 5\ncarry: [ra]\n")
     b = _yaml(tmp_path / "b.yaml", "limit: null\ncarry: []\n")
     options = _parse("--config", a, b)
-    assert options.limit is None and options.carry == ()
+    assert options.values["limit"] is None and options.values["carry"] == ()
 
 
 def test_relative_paths_start_at_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,14 +54,14 @@ def test_relative_paths_start_at_their_file(tmp_path: Path, monkeypatch: pytest.
     _yaml(tmp_path / "conf" / "run.yaml", text)
     monkeypatch.setenv("HOME", "/home/me")
     options = _parse("--config", "conf/run.yaml", "--output", "here")
-    assert options.catalogue == "c.csv"
-    assert options.models == ("conf/a.yaml", "/abs/b.yaml", "/home/me/c.yaml")
-    assert (options.image_root, options.output) == ("conf", "here")
-    assert _parse("--config", "conf/run.yaml").output == "gs://x/out"
+    assert options.values["catalogue"] == "c.csv"
+    assert options.values["models"] == ("conf/a.yaml", "/abs/b.yaml", "/home/me/c.yaml")
+    assert (options.values["image_root"], options.values["output"]) == ("conf", "here")
+    assert _parse("--config", "conf/run.yaml").values["output"] == "gs://x/out"
 
 
 def test_models_given_twice_are_all_members() -> None:
-    assert _parse("--models", "a", "b", "--models", "c").models == ("a", "b", "c")
+    assert _parse("--models", "a", "b", "--models", "c").values["models"] == ("a", "b", "c")
 
 
 def test_globs_of_models(tmp_path: Path) -> None:

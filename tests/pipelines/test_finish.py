@@ -75,7 +75,7 @@ def test_failures_that_may_pass_do_not_stop_it(predict, trees, tmp_path, capfd):
     [
         (["nowhere"], "is not an output of predict or represent"),
         ([], "required: OUT"),
-        (["x", "--max_failure_fraction", "2"], "must be from 0 to 1"),
+        (["x", "--max_failure_fraction", "2"], "must be at most 1"),
         (["x", "--max_failure_fractoin", "0.1"], "did you mean '--max_failure_fraction'?"),
         (["x", "y"], "'y' belongs to no option"),
     ],

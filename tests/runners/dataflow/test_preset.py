@@ -29,7 +29,7 @@ def parsed(found) -> PipelineOptions:
 @pytest.mark.parametrize(("name", "fit"), [("cpu", False), *itertools.product(GPUS, (False, True))])
 def test_every_preset_passes_the_checks(name, fit):
     found = options("--dataflow_preset", name, *(["--dataflow_right_fitting"] if fit else []))
-    checks.check(found.beam, {"output": found.output, "catalogue": found.catalogue}, "auto")
+    checks.check(found.beam, {"output": found.work.output, "catalogue": found.inputs.catalogue}, "auto")
     assert preset.device(found.beam) == ("cpu" if name == "cpu" else "cuda")
     assert bool(preset.chain_hint(found.beam)) == fit
     assert (preset.service_option(found.beam) is None) == (fit or name == "cpu")

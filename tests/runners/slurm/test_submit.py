@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beam_zoo.storage.files import sha256
-from pipelines.options import parse
+from pipelines.command_line import parse
 from runners.flink import install
 from runners.slurm.__main__ import main
 from runners.slurm.submit import split_evenly, words_of
@@ -64,8 +64,8 @@ def test_print(submit, few, trees, flink, tmp_path):
     assert own == [f"--flink={flink}"]
     assert theirs[0] == "predict"
     read = parse("predict", "", theirs[1:])
-    assert read.catalogue == str(few) and read.models == tuple(map(str, trees))
-    assert (read.passes, read.carry, read.device) == (3, ("ra", "dec"), "cpu")
+    assert read.inputs.catalogue == str(few) and read.inputs.models == tuple(map(str, trees))
+    assert (read.sampling.passes, read.inputs.carry, read.work.device) == (3, ("ra", "dec"), "cpu")
     assert "#SBATCH --partition=gpu\n" in out and "#SBATCH --mem-per-cpu=4G\n" in out
     assert "#SBATCH --exclusive\n" in out and "#SBATCH --nodes=2\n" in out
 
