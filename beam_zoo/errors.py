@@ -19,6 +19,10 @@ class RunFailed(Exception):
     """Nobody's mistake: the same command may succeed. Exit code 1."""
 
 
+class TooManyFailures(Exception):
+    """The output is complete, and more of its galaxies failed than `max_failure_fraction` allows. Exit code 3."""
+
+
 def is_out_of_reach(error: BaseException) -> bool:
     """Whether a file could not be read just now: that says nothing of what is in it.
 

@@ -10,16 +10,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from beam_zoo.errors import RunFailed, StorageFull, UserError, known_error
+from beam_zoo.errors import RunFailed, StorageFull, TooManyFailures, UserError, known_error
 from beam_zoo.runtime.logs import set_up_logging, was_interrupted
 from pipelines.command_line import parse, refuse_stray, split_command_line
 from pipelines.options import BY_NAME, Options
 
-RUN_FAILED, USER_ERROR, STORAGE_FULL = 1, 2, 4
+RUN_FAILED, USER_ERROR, TOO_MANY_FAILURES, STORAGE_FULL = 1, 2, 3, 4
 
 
 def run(
-    command: str, description: str, argv: list[str] | None, execute: Callable[[str, Options], int]
+    command: str, description: str, argv: list[str] | None, execute: Callable[[str, Options], None]
 ) -> int:
     """`predict` or `represent`, whole.
 
@@ -27,7 +27,7 @@ def run(
         command: `predict` or `represent`.
         description: for --help.
         argv: the arguments, by default those of this process.
-        execute: does the work; takes the command's name and its options, and returns an exit code.
+        execute: does the work; takes the command's name and its options.
 
     Returns:
         The exit code; see `guarded`.
@@ -41,7 +41,8 @@ def run(
         from runners import cluster  # Beam takes seconds to import: not for --help
 
         cluster.check(options.beam)
-        return execute(command, options)
+        execute(command, options)
+        return 0
 
     return guarded(work)
 
@@ -87,7 +88,7 @@ def guarded(work: Callable[[], int]) -> int:
         work: parses the options and does everything; returns an exit code.
 
     Returns:
-        The exit code: that of the work, 2 for a mistake of the user, 4 for a full disk, 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: that of the work, 2 for a mistake of the user, 3 for too many failures, 4 for a full disk, 130 for Ctrl-C, 143 for SIGTERM.
     """
     set_up_logging()
     stopped: list[int] = []
@@ -98,6 +99,8 @@ def guarded(work: Callable[[], int]) -> int:
         return _end(USER_ERROR, f"error: {error}")
     except StorageFull as error:
         return _end(STORAGE_FULL, f"error: {error}")
+    except TooManyFailures as error:
+        return _end(TOO_MANY_FAILURES, f"error: {error}")
     except RunFailed as error:
         return _end(RUN_FAILED, f"error: {error}")
     except OSError as error:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from beam_zoo.errors import UserError
+from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.storage.files import absolute
 from pipelines import command
@@ -40,21 +40,37 @@ def work(argv: list[str] | None) -> int:
     options, flags = command.parse_simple(parser, argv)
     fraction = MAX_FAILURE_FRACTION.convert(options["max_failure_fraction"])
     keep_freed_memory()
-    return finish(absolute(options["output"]), fraction, flags)
+    try:
+        finish(absolute(options["output"]), fraction, flags)
+    except MissingSamples as missing:
+        print(missing, *(f"--snippets {each}" for each in missing.slices), sep="\n")
+        return NOT_COMPLETE
+    return 0
 
 
-def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
+class MissingSamples(RunFailed):
+    """Not all samples are stored.
+
+    Attributes:
+        slices: the snippets that are left to predict, as `A:B`.
+    """
+
+    def __init__(self, count: str, slices: list[str]) -> None:
+        super().__init__(f"the samples of {count} are missing, no tables are built; left to do:")
+        self.slices = slices
+
+
+def finish(output: str, max_failure_fraction: float, flags: list[str]) -> None:
     """Build the tables and the manifest from what is stored.
 
     Args:
         output: folder of the output.
-        max_failure_fraction: of the rows; more failures give code 3.
+        max_failure_fraction: of the rows.
         flags: Beam's options.
 
-    Returns:
-        The exit code: 0, 1 if samples are missing, 3 for too many failures.
-
     Raises:
+        MissingSamples: of some snippets none are stored.
+        TooManyFailures: more galaxies failed than the fraction allows.
         UserError: the folder is not an output.
     """
     from beam_zoo.plan import plan
@@ -71,15 +87,8 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
         raise UserError(f"{output} is not an output of predict or represent: it has no plan")
     stored = parts.stored_parts(made, output)
     if left := parts.missing_ranges(stored, made.snippets):
-        outputs.remove_manifest(
-            output
-        )  # Tables of an earlier run may be there: they are not of what is stored.
-        print(
-            f"the samples of {_count(made.snippets - len(stored))} are missing, no tables are built; left to do:"
-        )
-        for each in left:
-            print(f"--snippets {each}")
-        return NOT_COMPLETE
+        outputs.remove_manifest(output)  # tables of an earlier run are not of what is stored
+        raise MissingSamples(_count(made.snippets - len(stored)), left)
     run = Run(made, output, made.image_root, 1, "cpu")
     if (runner := beam_options.runner_name(flags)) != beam_options.DIRECT:
         print(
@@ -90,7 +99,7 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> int:
     reports = build_tables(run, flags)
     _say_what_may_pass(run, stored)
     manifest = manifests.write_manifest(run, reports, stored, begin, flags=flags)
-    return manifests.exit_code(manifest, output, max_failure_fraction)
+    manifests.check_failures(manifest, output, max_failure_fraction)
 
 
 def _say_what_may_pass(run: "Run", stored: "dict[int, list[PartRef]]") -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from beam_zoo.errors import TooManyFailures
 from beam_zoo.members import member as members
 from beam_zoo.plan.run import Run
 from beam_zoo.runtime.versions import versions
@@ -14,8 +15,6 @@ from beam_zoo.storage import layout
 from beam_zoo.storage.files import write_json
 from pipelines.options import Options
 from runners import secrets
-
-TOO_MANY_FAILURES = 3
 
 
 def write_manifest(
@@ -80,17 +79,18 @@ def write_manifest(
     return manifest
 
 
-def exit_code(manifest: dict[str, Any], output: str, max_failure_fraction: float) -> int:
-    """0, or 3 with a line on stderr if more galaxies failed than the fraction allows."""
+def check_failures(manifest: dict[str, Any], output: str, max_failure_fraction: float) -> None:
+    """See whether more galaxies failed than the fraction allows.
+
+    Raises:
+        TooManyFailures: they did.
+    """
     rows, failed = manifest["rows_in"], manifest["rows_failed"]
-    if failed <= max_failure_fraction * rows:
-        return 0
-    print(
-        f"error: {failed:,} of {rows:,} galaxies failed, more than --max_failure_fraction "
-        f"{max_failure_fraction:g} allows: see {os.path.join(output, 'failures')}",
-        file=sys.stderr,
-    )
-    return TOO_MANY_FAILURES
+    if failed > max_failure_fraction * rows:
+        raise TooManyFailures(
+            f"{failed:,} of {rows:,} galaxies failed, more than --max_failure_fraction "
+            f"{max_failure_fraction:g} allows: see {os.path.join(output, layout.FAILURES)}"
+        )
 
 
 def utc(seconds: float) -> str:

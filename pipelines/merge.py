@@ -82,7 +82,8 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
         f"{manifest['rows_failed']:,} failed, in {time.time() - begin:.1f} s: {output}",
         file=sys.stderr,
     )
-    return manifests.exit_code(manifest, output, values["max_failure_fraction"])
+    manifests.check_failures(manifest, output, values["max_failure_fraction"])
+    return 0
 
 
 def complete_parts(plan: plans.Plan, output: str) -> parts.Stored:

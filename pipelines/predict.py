@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     return command.run("predict", DESCRIPTION, argv, execute)
 
 
-def execute(name: str, options: Options, on_cluster: "cluster.Runs | None" = None) -> int:
+def execute(name: str, options: Options, on_cluster: "cluster.Runs | None" = None) -> None:
     """The dataflow of `predict` and `represent`: plan, samples, tables, manifest.
 
     Args:
@@ -32,10 +32,8 @@ def execute(name: str, options: Options, on_cluster: "cluster.Runs | None" = Non
         options: of the command.
         on_cluster: runs a graph where the runner is not the local one; by default the runner that the options name.
 
-    Returns:
-        The exit code: 0, or 3 if more galaxies failed than `--max_failure_fraction` allows.
-
     Raises:
+        TooManyFailures: more galaxies failed than `--max_failure_fraction` allows.
         UserError: something is wrong that the user can put right.
         RunFailed: a runner failed; the same command may succeed.
         StorageFull: the output's disk is full.
@@ -43,20 +41,20 @@ def execute(name: str, options: Options, on_cluster: "cluster.Runs | None" = Non
     # Beam and torch take seconds to import: not for --help.
     from pipelines.build import build_tables
     from pipelines.describe import describe
-    from pipelines.manifest import exit_code, write_manifest
+    from pipelines.manifest import check_failures, write_manifest
     from pipelines.prepare import prepare, publish
 
     begin = time.time()
     prepared = prepare(name, options)
     print(describe(prepared, options), file=sys.stderr)
     if options.show.dry_run:
-        return 0
+        return
     publish(prepared, overwrite=options.work.overwrite)
     if not predict_samples(prepared, options, on_cluster):
-        return 0
+        return
     reports = build_tables(prepared.run, options.beam)
     manifest = write_manifest(prepared.run, reports, prepared.stored, begin, options)
-    return exit_code(manifest, prepared.run.output, options.tables.max_failure_fraction)
+    check_failures(manifest, prepared.run.output, options.tables.max_failure_fraction)
 
 
 def predict_samples(prepared: "Prepared", options: Options, on_cluster: "cluster.Runs | None") -> bool:

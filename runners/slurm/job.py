@@ -64,10 +64,12 @@ def _run(settings: dict[str, Any], theirs: list[str]) -> int:
         Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
     )
     with _scratch(), application:
-        import pipelines.prepare  # noqa: F401  # seconds of imports, while TaskManagers start
+        # Seconds of imports, while TaskManagers start.
+        from pipelines import execution, prepare  # noqa: F401
 
         gc.freeze()  # at the end of the process the collector would take seconds to look at them
-        return predict.execute(theirs[0], options, application.run)
+        predict.execute(theirs[0], options, application.run)
+    return 0
 
 
 def make_parser() -> Parser:
