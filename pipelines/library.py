@@ -5,17 +5,13 @@ a line, and leaves the process as it found it.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from beam_zoo.errors import UserError, did_you_mean
-from beam_zoo.results import Output, open_output
-from beam_zoo.storage.files import absolute
-from pipelines import command
-from pipelines.options import BY_NAME, OPTIONS, Options
+from pipelines.options import OPTIONS
 
 if TYPE_CHECKING:
-    from beam_zoo.members.member import MemberSpec
+    pass
 
 NOT_FOR_PROGRAMS = ("dry_run", "print_config")
 
@@ -24,9 +20,7 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function that takes `**options` the signature and the documentation of all options of the command."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    others = [
-        option for option in OPTIONS if option.name not in {*signature.parameters, *NOT_FOR_PROGRAMS}
-    ]
+    others = [option for option in OPTIONS if option.name not in {*signature.parameters, *NOT_FOR_PROGRAMS}]
     added = [
         inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
         for option in others

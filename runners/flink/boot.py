@@ -87,9 +87,9 @@ def work(options: dict[str, str]) -> None:
     """
     from apache_beam.runners.worker import sdk_worker_main
 
-    from runners.forgiving import forgive
+    from runners.best_effort_output import use_best_effort_output
 
-    forgive()  # before logging takes hold of the streams
+    use_best_effort_output()  # before logging takes hold of the streams
     logging.basicConfig(force=True)  # to this worker's own file, besides what Beam sends to Flink
     os.environ.update(settings(options))
     sdk_worker_main.main(sys.argv[:1])

@@ -12,7 +12,7 @@ import sys
 from beam_zoo.errors import UserError, did_you_mean
 from pipelines import command
 from pipelines.command_line import Parser
-from runners.slurm.layout import Record
+from runners.slurm.records import Record
 
 COMMANDS = {
     "submit": "plan a prediction here, and hand it to Slurm as a job",

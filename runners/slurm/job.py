@@ -20,11 +20,11 @@ from beam_zoo.errors import UserError
 from pipelines import command, predict, represent
 from pipelines.command_line import Parser
 from pipelines.options import Options
+from runners.best_effort_output import use_best_effort_output
 from runners.flink import install
 from runners.flink.job_manager import LOOPBACK, Ports
-from runners.forgiving import forgive
-from runners.slurm import cores, layout
-from runners.slurm.ask import ask_slurm
+from runners.slurm import cores, records
+from runners.slurm.commands import run_slurm
 from runners.slurm.nodes import Allocation, SlurmNodes
 from runners.slurm.script import seconds_of
 
@@ -58,7 +58,7 @@ def _run(settings: dict[str, Any], theirs: list[str]) -> int:
     nodes = SlurmNodes(allocation, gpus)
     if said := cores.note(max(1, gpus)):
         print(said, file=sys.stderr, flush=True)
-    folder = layout.own_folder(str(options.work.output), allocation.job)
+    folder = records.own_folder(str(options.work.output), allocation.job)
     flink = install.check(settings.pop("flink"))
     application = Application(
         Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
@@ -201,11 +201,11 @@ def _why_it_was_stopped(job: str) -> Iterator[None]:
 
 
 def _seconds_left(job: str) -> int | None:
-    done = ask_slurm("squeue", "--noheader", "--format=%L", f"--jobs={job}")
+    done = run_slurm("squeue", "--noheader", "--format=%L", f"--jobs={job}")
     text = done.stdout.strip()
     return 0 if text == PAST_THE_END else seconds_of(text)
 
 
 if __name__ == "__main__":
-    forgive()  # the log may be on the disk that is full
+    use_best_effort_output()  # the log may be on the disk that is full
     sys.exit(main())

@@ -11,10 +11,10 @@ from beam_zoo.errors import UserError
 from beam_zoo.plan import plan
 from beam_zoo.samples import parts
 from beam_zoo.storage.layout import MANIFEST, SLURM_JOBS
-from runners.slurm import ends, layout
-from runners.slurm.ask import accounting, ask, describe
-from runners.slurm.ends import ENDED
-from runners.slurm.layout import Record
+from runners.slurm import records, states
+from runners.slurm.commands import accounting, describe, output_of
+from runners.slurm.records import Record
+from runners.slurm.states import ENDED
 
 
 def find(job: str, output: str | None) -> Record:
@@ -30,11 +30,11 @@ def find(job: str, output: str | None) -> Record:
     if not re.fullmatch(r"\d+", job):
         raise UserError(f"a job's id is a number, not {job!r}")
     if output is not None:
-        return layout.record(output, job)
+        return records.record(output, job)
     for text in (describe(job), accounting(job, "SubmitLine")):
         for path in re.findall(r"(?:Command=| )(/.*?\.sh)(?:\s|$)", text):
             if os.path.basename(os.path.dirname(path)) == SLURM_JOBS:
-                return layout.record(os.path.dirname(os.path.dirname(path)), job)
+                return records.record(os.path.dirname(os.path.dirname(path)), job)
     raise UserError(
         f"Slurm does not know a job {job} of python -m runners.slurm (any more): give --output OUT"
     )
@@ -92,7 +92,7 @@ def _state(job: str, log: str) -> str:
             if len(known) == 3
             else "ended; Slurm has forgotten it"
         )
-    state = ends.named(found["JobState"], log)
+    state = states.named(found["JobState"], log)
     if state == "PENDING":
         return f"PENDING ({found['Reason']})"
     if state in ENDED:
@@ -102,7 +102,7 @@ def _state(job: str, log: str) -> str:
 
 def _states(record: Record) -> str:
     """Of an array: how many tasks are in each state."""
-    found = ends.tasks(record)
+    found = states.tasks(record)
     return ", ".join(f"{len(numbers)} {state}" for state, numbers in found.items())
 
 
@@ -119,7 +119,7 @@ def _time(seconds: float) -> str:
 
 def not_ended(output: str) -> list[str]:
     """Ids of an output's jobs that wait or run."""
-    ids = [job for record in layout.records(output) for job in record.ids]
+    ids = [job for record in records.records(output) for job in record.ids]
     return [job for job in ids if _is_waiting_or_running(job)]
 
 
@@ -130,9 +130,9 @@ def remove_old_keys(output: str, running: list[str]) -> None:
         output: folder of the output.
         running: ids of its jobs that have not ended.
     """
-    for record in layout.records(output):
+    for record in records.records(output):
         if record.job not in running:
-            shutil.rmtree(layout.private(output, record.job), ignore_errors=True)
+            shutil.rmtree(records.private(output, record.job), ignore_errors=True)
 
 
 def logs(record: Record) -> list[Path]:
@@ -145,7 +145,7 @@ def logs(record: Record) -> list[Path]:
 
 def other_logs(record: Record) -> list[Path]:
     """Logs of Flink's processes and of the Python workers."""
-    return sorted((layout.folder(record.output) / record.job).glob("*.log"))
+    return sorted((records.folder(record.output) / record.job).glob("*.log"))
 
 
 def cancel(record: Record) -> list[str]:
@@ -156,7 +156,7 @@ def cancel(record: Record) -> list[str]:
     """
     waiting = [job for job in record.ids if _is_waiting_or_running(job)]
     if waiting:
-        ask("scancel", *waiting)
+        output_of("scancel", *waiting)
     return waiting
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from beam_zoo.errors import UserError, one_line
 from runners.slurm.address import address_towards
-from runners.slurm.ask import ask, ask_slurm, without_options
+from runners.slurm.commands import output_of, run_slurm, without_options
 from runners.slurm.script import plain
 
 STOP_SECONDS = 5
@@ -53,12 +53,12 @@ class Allocation:
             raise UserError(
                 f"this is not a job of Slurm ({error.args[0]} is not set): use python -m runners.slurm submit"
             ) from None
-        hosts = ask("scontrol", "show", "hostnames", names).split()
-        described = ask("scontrol", "--oneliner", "show", "node", names)
+        hosts = output_of("scontrol", "show", "hostnames", names).split()
+        described = output_of("scontrol", "--oneliner", "show", "node", names)
         addresses = dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", described, re.MULTILINE))
         # Named only where it is not the usual one.
         others = dict(re.findall(r"^NodeName=(\S+).*? Port=(\d+)", described, re.MULTILINE))
-        usual = re.search(r"^SlurmdPort\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+        usual = re.search(r"^SlurmdPort\s*=\s*(\d+)", output_of("scontrol", "show", "config"), re.MULTILINE)
         ports = {host: int(others.get(host) or (usual[1] if usual else SLURMD_PORT)) for host in hosts}
         return cls(job, hosts, {host: addresses.get(host, host) for host in hosts}, ports)
 
@@ -125,7 +125,7 @@ class SlurmNodes:
         """SIGTERM to all steps: srun itself would kill its tasks at once."""
         # Of a job that Slurm itself is ending or requeueing, scancel waits and tries again; those steps end anyway.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            ask_slurm("scancel", "--quiet", "--signal=TERM", self._job, timeout=STOP_SECONDS)
+            run_slurm("scancel", "--quiet", "--signal=TERM", self._job, timeout=STOP_SECONDS)
 
     def _step(
         self, host: str, options: list[str], words: list[str], environment: dict[str, str], log: Path

@@ -12,7 +12,7 @@ from pipelines.command_line import Parser, split_command_line
 from pipelines.options import Options
 from runners import secrets
 from runners.beam_options import runner_name
-from runners.slurm.ask import ask, ask_slurm
+from runners.slurm.commands import output_of, run_slurm
 from runners.slurm.gpus import Gpus, take
 from runners.slurm.job import COMMANDS, add_flink_options, whole
 from runners.slurm.script import WARNING_SECONDS, sbatch_option, seconds_of
@@ -183,7 +183,7 @@ def _ask_sbatch(directives: dict[str, str | None], parser: argparse.ArgumentPars
     lines = [f"#SBATCH {sbatch_option(name, value)}" for name, value in directives.items()]
     said = _test_only("\n".join(["#!/bin/sh", *lines, ""]))
     if unknown := re.search(r"unrecognized option '--([\w-]+)", said):
-        listed = set(re.findall(r"--([a-z][a-z-]*)", ask("sbatch", "--help")))
+        listed = set(re.findall(r"--([a-z][a-z-]*)", output_of("sbatch", "--help")))
         own = {s[2:] for action in parser._actions for s in action.option_strings if s.startswith("--")}
         near = did_you_mean(unknown[1], listed | own)
         raise UserError(f"there is no option --{unknown[1]} of sbatch or of submit{near}")
@@ -194,7 +194,7 @@ def _test_only(text: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(text)
         file.flush()
-        return ask_slurm("sbatch", "--test-only", file.name).stderr
+        return run_slurm("sbatch", "--test-only", file.name).stderr
 
 
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:

@@ -16,8 +16,8 @@ from pipelines import prepare as preparation
 from pipelines.describe import describe
 from pipelines.options import OPTIONS, Options, models_of
 from runners.flink import install, jvm
-from runners.slurm import jobs, layout, script
-from runners.slurm.ask import ask, ask_slurm
+from runners.slurm import jobs, records, script
+from runners.slurm.commands import output_of, run_slurm
 from runners.slurm.options import ARRAY, FLINK, Submission
 
 ENVIRONMENT = ("JAVA_HOME",)
@@ -80,9 +80,9 @@ def submit(wanted: Submission) -> int:
     return 0
 
 
-def _release(record: layout.Record) -> None:
+def _release(record: records.Record) -> None:
     """Let the job begin; what Slurm says against it, it will go on saying in `status`."""
-    done = ask_slurm("scontrol", "release", record.job)
+    done = run_slurm("scontrol", "release", record.job)
     if done.returncode and jobs.is_held(record.job):
         jobs.cancel(record)
         raise UserError(f"Slurm does not release the job, it is cancelled: {one_line(done.stderr)}")
@@ -106,7 +106,7 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
     batch = script.Batch(
         command=wanted.command,
         output=output,
-        logs=str(layout.folder(output)),
+        logs=str(records.folder(output)),
         python=sys.executable,
         working_folder=os.getcwd(),
         environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
@@ -168,7 +168,7 @@ def _with_fewer_tasks(wanted: Submission, snippets: int) -> Submission:
     tasks = min(wanted.tasks, snippets)
     if tasks == 1:
         return wanted
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", output_of("scontrol", "show", "config"), re.MULTILINE)
     most = int(found[1]) if found else tasks
     if tasks <= most:
         return wanted
@@ -181,7 +181,7 @@ def _with_fewer_tasks(wanted: Submission, snippets: int) -> Submission:
 @contextlib.contextmanager
 def _taken_back(output: str) -> Iterator[contextlib.ExitStack]:
     """What was handed in is taken back where the block fails: a stack for what undoes it, last in first out."""
-    folder = layout.folder(output)
+    folder = records.folder(output)
     new = [path for path in (folder, folder.parent) if not path.exists()]
     with contextlib.ExitStack() as undo:
         for path in reversed(new):
@@ -195,30 +195,30 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _hand_in(wanted: Submission, output: str, texts: list[str], undo: contextlib.ExitStack) -> layout.Record:
+def _hand_in(wanted: Submission, output: str, texts: list[str], undo: contextlib.ExitStack) -> records.Record:
     """Have Slurm take the job, held: nothing has been written yet that a refusal would leave behind."""
-    folder, begin = layout.folder(output), time.time()
+    folder, begin = records.folder(output), time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{uuid.uuid4().hex[:8]}"
     files = [folder / f"{name}-{stamp}.sh" for name in (wanted.engine, "finish")[: len(texts)]]
     for file, text in zip(files, texts, strict=True):
         undo.callback(file.unlink, missing_ok=True)
         publish(str(file), text.encode())
     job = _sbatch("--hold", files[0])
-    undo.callback(ask_slurm, "scancel", job)
+    undo.callback(run_slurm, "scancel", job)
     finish = finish_log = None
     if len(files) > 1:
         finish = _sbatch(f"--dependency=afterany:{job}", files[1])
-        undo.callback(ask_slurm, "scancel", finish)
+        undo.callback(run_slurm, "scancel", finish)
         finish_log = str(folder / f"{finish}.log")
     log = str(folder / (f"{job}_%a.log" if wanted.engine == ARRAY else f"{job}.log"))
-    record = layout.Record(job, wanted.engine, output, log, str(files[0]), begin, finish, finish_log)
+    record = records.Record(job, wanted.engine, output, log, str(files[0]), begin, finish, finish_log)
     undo.callback(record.path.unlink, missing_ok=True)
     return record
 
 
 def _sbatch(option: str, file: Path) -> str:
     try:
-        return ask("sbatch", "--parsable", option, str(file)).strip().partition(";")[0]
+        return output_of("sbatch", "--parsable", option, str(file)).strip().partition(";")[0]
     except UserError as error:
         said = re.sub(r"sbatch: (error: )?|Batch job submission failed: ", "", str(error))
         raise UserError(f"Slurm refuses the job: {said}") from None

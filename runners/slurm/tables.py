@@ -9,7 +9,7 @@ import os
 import sys
 
 from pipelines import command, finish
-from runners.slurm import ends, layout
+from runners.slurm import records, states
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> int:
 def _main(words: list[str]) -> int:
     code = finish.work(words)
     if code == finish.NOT_COMPLETE:
-        record = layout.record(words[0], os.environ["SLURM_JOB_ID"])
-        print(f"array {record.job}: {ends.summary(record)}; the same submission does what is missing")
+        record = records.record(words[0], os.environ["SLURM_JOB_ID"])
+        print(f"array {record.job}: {states.summary(record)}; the same submission does what is missing")
     return code
 
 

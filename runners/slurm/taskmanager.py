@@ -1,4 +1,4 @@
-"""A step of the job: one TaskManager, with a GPU of its own, and nothing left on the node when it ends."""
+"""A step of the job: one TaskManager, with a GPU of its own, and nothing left on the node when it states."""
 
 import argparse
 import glob

@@ -10,10 +10,10 @@ import pytest
 from beam_zoo.errors import UserError
 from runners.slurm import cores
 from runners.slurm.__main__ import main
-from runners.slurm.ask import ask
+from runners.slurm.commands import output_of
 from runners.slurm.job import ports as job_ports
-from runners.slurm.layout import Record, own_folder
 from runners.slurm.nodes import Allocation
+from runners.slurm.records import Record, own_folder
 
 FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"
 
@@ -167,7 +167,7 @@ def test_variables_around(program, monkeypatch):
     for name in ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SLURMS"):
         monkeypatch.setenv(name, "kept")
     program("scontrol", "").write_text("#!/bin/sh\nenv\n")
-    found = [line.partition("=")[0] for line in ask("scontrol").splitlines()]
+    found = [line.partition("=")[0] for line in output_of("scontrol").splitlines()]
     ours = {name for name in found if name.startswith(("SL", "SB", "SQ", "SC"))}
     assert ours == {"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SLURMS", "SLURM_BITSTR_LEN"}
 

@@ -13,13 +13,13 @@ _FINDS_IT = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
 """Variables of Slurm's commands that say which cluster, and who asks; all others stand for options."""
 
 
-def ask(*words: str) -> str:
+def output_of(*words: str) -> str:
     """What a command of Slurm prints.
 
     Raises:
         UserError: it is not there, or says no.
     """
-    done = ask_slurm(*words)
+    done = run_slurm(*words)
     if done.returncode:
         raise UserError(
             f"{words[0]}: {one_line(done.stderr or done.stdout or f'exit code {done.returncode}')}"
@@ -27,7 +27,7 @@ def ask(*words: str) -> str:
     return done.stdout
 
 
-def ask_slurm(*words: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
+def run_slurm(*words: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
     """Run a command of Slurm, which does what its words say: variables of a user, or of a job around, add no options.
 
     Raises:
@@ -59,7 +59,7 @@ def describe(job: str) -> str:
     Raises:
         UserError: Slurm does not answer, or is not there.
     """
-    done = ask_slurm("scontrol", "--oneliner", "show", "job", job)
+    done = run_slurm("scontrol", "--oneliner", "show", "job", job)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise UserError(f"Slurm does not answer: {one_line(done.stderr)}")
     return "" if done.returncode else done.stdout
@@ -70,5 +70,5 @@ def accounting(job: str, fields: str) -> str:
     words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", f"--format={fields}"]
     if shutil.which("sacct") is None:
         return ""
-    done = ask_slurm(*words)
+    done = run_slurm(*words)
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -5,7 +5,7 @@ import sys
 from typing import Any, TextIO
 
 
-class Forgiving:
+class BestEffortStream:
     """A text stream whose writes may fail unnoticed.
 
     Beam's worker prints the stack trace of an error before it reports the error: where the log is on the disk that is
@@ -31,6 +31,6 @@ class Forgiving:
         return getattr(self._stream, name)
 
 
-def forgive() -> None:
+def use_best_effort_output() -> None:
     """Make this process's standard streams so."""
-    sys.stdout, sys.stderr = Forgiving(sys.stdout), Forgiving(sys.stderr)
+    sys.stdout, sys.stderr = BestEffortStream(sys.stdout), BestEffortStream(sys.stderr)

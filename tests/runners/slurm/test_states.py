@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.slurm import ends
-from runners.slurm.layout import Record
+from runners.slurm import states
+from runners.slurm.records import Record
 from runners.slurm.tables import main
 from tests.runners.slurm.test_jobs import FORGOTTEN
 
@@ -32,12 +32,12 @@ def test_what_slurmstepd_says(tmp_path, words):
     """A job that failed so was killed for memory; one that was completed nevertheless was not."""
     log = tmp_path / "log"
     log.write_text(f"at work\n{words}\nmore\n")
-    assert ends.named("FAILED", str(log)) == ends.named("CANCELLED", str(log)) == "OUT_OF_MEMORY"
-    assert ends.named("COMPLETED", str(log)) == "COMPLETED"
-    assert ends.named("TIMEOUT", str(log)) == "TIMEOUT"
+    assert states.named("FAILED", str(log)) == states.named("CANCELLED", str(log)) == "OUT_OF_MEMORY"
+    assert states.named("COMPLETED", str(log)) == "COMPLETED"
+    assert states.named("TIMEOUT", str(log)) == "TIMEOUT"
     log.write_text(f"{words}\n" + "the next start, which failed otherwise\n" * 200)
-    assert ends.named("FAILED", str(log)) == "FAILED"
-    assert ends.named("FAILED", str(tmp_path / "none")) == "FAILED"
+    assert states.named("FAILED", str(log)) == "FAILED"
+    assert states.named("FAILED", str(tmp_path / "none")) == "FAILED"
 
 
 def test_from_the_controller(array, program):
@@ -48,8 +48,8 @@ def test_from_the_controller(array, program):
     lines += ["JobId=85 ArrayJobId=77 ArrayTaskId=5 JobName=x JobState=TIMEOUT X=1"]
     program("scontrol", "\n".join(lines))
     Path(array.log.replace("%a", "2")).write_text(f"{WORDS[2]}\n")
-    assert ends.tasks(array) == {"COMPLETED": [0, 1, 3], "OUT_OF_MEMORY": [2, 4], "TIMEOUT": [5]}
-    assert ends.summary(array) == (
+    assert states.tasks(array) == {"COMPLETED": [0, 1, 3], "OUT_OF_MEMORY": [2, 4], "TIMEOUT": [5]}
+    assert states.summary(array) == (
         "COMPLETED 0-1 3; OUT_OF_MEMORY 2 4; TIMEOUT 5; Slurm killed a task for memory, ask for more with --mem"
     )
 
@@ -58,7 +58,7 @@ def test_from_the_accounting(array, program):
     """Where the job of the tables had to wait for long, the controller has forgotten the tasks."""
     program("scontrol", FORGOTTEN, 1)
     program("sacct", "77_0|COMPLETED\n77_1|OUT_OF_MEMORY\n77_2|CANCELLED by 1000\n77_[3-5%2]|PENDING")
-    assert ends.tasks(array) == {
+    assert states.tasks(array) == {
         "COMPLETED": [0],
         "OUT_OF_MEMORY": [1],
         "CANCELLED": [2],
@@ -71,10 +71,10 @@ def test_from_logs_alone(array, program):
     program("scontrol", FORGOTTEN, 1)
     program("sacct", "", 1)
     forgotten = f"Slurm has forgotten how its tasks ended, see {array.log}"
-    assert ends.summary(array) == forgotten
+    assert states.summary(array) == forgotten
     Path(array.log.replace("%a", "12")).write_text(f"{WORDS[0]}\n")
     said = "Slurm killed a task for memory, ask for more with --mem"
-    assert ends.summary(array) == f"OUT_OF_MEMORY 12; {forgotten}; {said}"
+    assert states.summary(array) == f"OUT_OF_MEMORY 12; {forgotten}; {said}"
 
 
 def test_the_job_of_the_tables(predict, few, trees, program, monkeypatch, capfd):
@@ -109,4 +109,4 @@ def test_the_job_of_the_tables(predict, few, trees, program, monkeypatch, capfd)
 )
 def test_numbers_of_tasks(written, meant):
     """In all forms in which Slurm writes those that wait."""
-    assert list(ends._numbers(written)) == meant
+    assert list(states._numbers(written)) == meant

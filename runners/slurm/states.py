@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from runners.slurm.ask import accounting, describe
-from runners.slurm.layout import Record
+from runners.slurm.commands import accounting, describe
+from runners.slurm.records import Record
 
 MEMORY = "OUT_OF_MEMORY"
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", MEMORY}
