@@ -1,4 +1,4 @@
-"""Checks of Beam's own options, before anything is started."""
+"""Checks of Beam's own options, before a pipeline is built."""
 
 import argparse
 from typing import NoReturn
@@ -28,7 +28,7 @@ class _Parser(_BeamArgumentParser):
 
 
 def check(flags: list[str], others: list[str]) -> None:
-    """Refuse what is no option of Beam, and values that Beam would refuse.
+    """Refuse unknown options, values that Beam would refuse, and modes that listen on open ports.
 
     Args:
         flags: such as `--runner=FlinkRunner`.
@@ -66,9 +66,9 @@ def check(flags: list[str], others: list[str]) -> None:
 
 
 def _check_one_process(given: argparse.Namespace) -> None:
-    """Refuse what would open the ports of Beam's local runner: to the network, and to anybody.
+    """Refuse the modes in which Beam's local runner listens on ports without a password.
 
-    Whatever the runner: what was predicted on another becomes tables on the local one.
+    This holds for every runner, because tables may be built on the local runner afterwards.
     """
     mode, workers = given.direct_running_mode, given.direct_num_workers
     if mode != IN_MEMORY:

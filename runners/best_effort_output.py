@@ -1,4 +1,4 @@
-"""Output that a full disk does not turn into an error: what is said there is not worth what is being done."""
+"""Standard streams whose write errors are ignored, so that a full disk under a log does not end a job."""
 
 import contextlib
 import sys
@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 
 class BestEffortStream:
-    """A text stream whose writes may fail unnoticed.
+    """A text stream that ignores write errors.
 
     Beam's worker prints the stack trace of an error before it reports the error: where the log is on the disk that is
     full, the report would never be sent, and the job would wait for it.
@@ -32,5 +32,5 @@ class BestEffortStream:
 
 
 def use_best_effort_output() -> None:
-    """Make this process's standard streams so."""
+    """Ignore write errors of this process's standard output and standard error."""
     sys.stdout, sys.stderr = BestEffortStream(sys.stdout), BestEffortStream(sys.stderr)

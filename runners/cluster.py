@@ -1,4 +1,4 @@
-"""Any runner but the local one."""
+"""The runners that work on other machines: Flink and Dataflow."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from runners.flink import submission
 
 
 class Runs(Protocol):
-    """What runs a graph on a cluster, to its end."""
+    """A function that runs a pipeline on a cluster and waits for its end."""
 
     def __call__(self, build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         """Run what `build` adds to a pipeline, with Beam's options."""

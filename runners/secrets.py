@@ -1,4 +1,4 @@
-"""Secrets in Beam's options: shown and stored as ***, and refused where others would keep them."""
+"""Secrets in Beam's options: they are printed and stored as ***, and refused by engines that would store them."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _in_value(value: str) -> str:
-    """JSON by its names; other texts by what looks like a name and its value."""
+    """Mask a value: JSON by the names in it, other text by what looks like a name with its value."""
     try:
         content = json.loads(value, object_pairs_hook=_without_doubles)
     except ValueError:
@@ -97,7 +97,7 @@ def _in_value(value: str) -> str:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two entries of one name JSON's readers see the last only."""
+    """Refuse JSON with a duplicate name: a reader would see the last entry only."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands there twice")

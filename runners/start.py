@@ -1,4 +1,4 @@
-"""One pipeline, on whichever runner the flags name."""
+"""Run a pipeline on the runner that Beam's options name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a stack trace says, in one line."""
+"""Stack traces, summarised in one line."""
 
 import re
 

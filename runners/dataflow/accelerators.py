@@ -1,6 +1,6 @@
-"""Which accelerators Dataflow has, on which machines, and how they are asked for.
+"""The accelerators that Dataflow has, the machines that take them, and the options that ask for them.
 
-Dataflow takes any text for an accelerator and fails, or runs without one, minutes later: it is checked here first.
+Dataflow accepts any text as an accelerator. It then fails, or runs without one, minutes later. So the text is checked here.
 Names and machine types are those of Google's pages on GPUs for Dataflow and Compute Engine.
 """
 
@@ -88,7 +88,7 @@ def parse(text: str, where: str) -> Accelerator:
 
 
 def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
-    """Refuse what Dataflow would start, and pay for, in vain.
+    """Refuse an accelerator that Dataflow cannot provide on this machine type.
 
     Args:
         accelerator: what is asked for.
@@ -120,7 +120,7 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
 
 
 def check_without(machine: str) -> None:
-    """Refuse a machine that nobody asked a GPU of, and whose GPU would be paid for.
+    """Refuse a machine type with a GPU, or one that cannot run the image, where no GPU is asked for.
 
     Raises:
         UserError: it has one, or cannot run the image.

@@ -1,4 +1,4 @@
-"""What Dataflow does not check, or checks when machines have been started: refused before anything is submitted."""
+"""Checks that Dataflow does not make, or makes only after it has started machines."""
 
 import difflib
 import os
@@ -59,7 +59,7 @@ def check(flags: list[str], locations: dict[str, str | None], device: str, preci
 
 
 def _check_beam(options: PipelineOptions) -> None:
-    """What Beam itself would refuse, with a stack trace, when everything is planned."""
+    """Run Beam's own checks now. Beam would run them after planning, and fail with a stack trace."""
     # Not `validate`, which asks Google for the bucket too.
     validator = PipelineOptionsValidator(options, DataflowRunner())
     worker = options.view_as(WorkerOptions)

@@ -1,4 +1,4 @@
-"""The workers' image, looked at in its registry: whether it is there, and of the versions that it must be of."""
+"""Checks of the workers' container image in its registry: that it exists, and that its versions fit."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ _REFERENCE = re.compile(
 
 
 def check(flags: list[str], *, gpu: bool) -> None:
-    """Refuse an image that workers could not use. What runs here pickles what runs there: versions must be the same.
+    """Refuse an image with other versions: a pipeline is pickled here and unpickled there.
 
     Args:
         flags: Beam's options; the image is such as `europe-west4-docker.pkg.dev/project/repository/beam-zoo:gpu`.

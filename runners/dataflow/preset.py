@@ -1,4 +1,4 @@
-"""What a worker of Dataflow is: a preset's settings, each of which the command line may override."""
+"""Presets: settings of Dataflow's workers, each of which the command line may override."""
 
 import dataclasses
 import datetime
@@ -129,7 +129,7 @@ def chain_hint(flags: list[str]) -> dict[str, str]:
 
 
 def without_hint(flags: list[str]) -> list[str]:
-    """The flags of the whole pipeline: there the hint would give a GPU to the tables too."""
+    """The flags without the resource hint, which would give a GPU to the steps that build tables, too."""
     others = [value for value in _resource_hints(flags) if not value.startswith(_HINT)]
     kept = [flag for flag in flags if flag.partition("=")[0] not in _HINT_FLAGS]
     return [*kept, *(f"{_HINT_FLAGS[0]}={value}" for value in others)]
@@ -140,5 +140,5 @@ def _resource_hints(flags: list[str]) -> list[str]:
 
 
 def device(flags: list[str]) -> str:
-    """What the members run on: `cuda` on workers with a GPU, else `cpu`. Never what happens to be there."""
+    """The device of the members: `cuda` if the flags ask for a GPU, else `cpu`."""
     return "cuda" if chain_hint(flags) or service_option(flags) else "cpu"

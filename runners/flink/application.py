@@ -1,4 +1,4 @@
-"""One pipeline as one Flink application: a JobManager made for it, its TaskManagers, and what ends when it ends."""
+"""One pipeline as one Flink application, with a JobManager and TaskManagers of its own."""
 
 import dataclasses
 import os
@@ -185,14 +185,14 @@ class Application:
         self._started[name] = time.monotonic()
 
     def _identity(self, name: str) -> str:
-        """What a TaskManager registers as: its name, and the number of its start."""
+        """The name under which a TaskManager registers: its own name and the number of its start."""
         return f"{name}~{self._count[name]}"
 
     def _log(self, name: str) -> Path:
         return self._settings.folder / f"taskmanager-{name}.log"
 
     def _watch(self) -> None:
-        """Until the JobManager ends, which it does with its job."""
+        """Watch the job until the JobManager ends, which it does with its job."""
         manager = self._manager
         answered = time.monotonic()
         while manager.is_running():
@@ -212,7 +212,7 @@ class Application:
             time.sleep(POLL_SECONDS)
 
     def _look_at(self, registered: set[str]) -> None:
-        """End TaskManagers that hang, so that they are started again; refuse to wait for ever for one."""
+        """Restart TaskManagers that hang; give up on one that does not register in time."""
         late = []
         for name, process in self._taskmanagers.items():
             identity = self._identity(name)

@@ -1,4 +1,4 @@
-"""What Flink says went wrong, in one line; and what is no use to try again."""
+"""Failures of a Flink job, summarised in one line; errors that no restart can mend end the job."""
 
 import dataclasses
 import re

@@ -1,8 +1,8 @@
-"""Flink, Beam's runner for it and what starts a worker, in a folder of a shared filesystem.
+"""Install Flink, Beam's runner for it and the program that starts a worker into a folder of a shared file system.
 
     python -m runners.flink install DIR
 
-needs no root, no Docker and no Maven; every file is held against the SHA-256 in `lock.json`.
+needs no root, no Docker and no Maven. The SHA-256 of every file is checked against `lock.json`.
 """
 
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""Which Java there is."""
+"""The Java of this machine."""
 
 import os
 import re

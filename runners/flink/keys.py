@@ -1,4 +1,4 @@
-"""A key for one job: whoever does not hold it gets no connection to its Flink."""
+"""A TLS key for one job: only processes that hold it can connect to its Flink."""
 
 import dataclasses
 import datetime

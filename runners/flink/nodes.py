@@ -1,4 +1,4 @@
-"""What an application asks of the nodes that its TaskManagers run on."""
+"""The interface through which an application starts and stops TaskManagers on nodes."""
 
 import subprocess
 from pathlib import Path

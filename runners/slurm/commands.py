@@ -1,4 +1,4 @@
-"""Slurm's commands: they do what their words say, and nothing that a variable around says."""
+"""Run Slurm's commands, without options from environment variables."""
 
 import os
 import re
@@ -14,10 +14,10 @@ _FINDS_IT = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
 
 
 def output_of(*words: str) -> str:
-    """What a command of Slurm prints.
+    """Run a command of Slurm and return what it prints.
 
     Raises:
-        UserError: it is not there, or says no.
+        UserError: the command does not exist, or fails.
     """
     done = run_slurm(*words)
     if done.returncode:
@@ -28,7 +28,7 @@ def output_of(*words: str) -> str:
 
 
 def run_slurm(*words: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Slurm, which does what its words say: variables of a user, or of a job around, add no options.
+    """Run a command of Slurm; environment variables of the user, or of an enclosing job, add no options.
 
     Raises:
         UserError: it is not there.

@@ -1,10 +1,10 @@
-"""How many cores a worker computes on."""
+"""The cores of a worker."""
 
 import os
 
 
 def share(workers: int) -> int:
-    """The cores of a worker, of those that the job has on this node.
+    """The number of cores of each worker, of those that the job has on this node.
 
     Args:
         workers: on the node.
@@ -15,7 +15,7 @@ def share(workers: int) -> int:
 
 
 def note(workers: int) -> str | None:
-    """What OMP_NUM_THREADS of the shell that submitted does to a worker; None where it is not set."""
+    """A note for the user that OMP_NUM_THREADS limits the workers; None if it is not set."""
     said = os.environ.get("OMP_NUM_THREADS")
     if not said:
         return None

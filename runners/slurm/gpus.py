@@ -1,4 +1,4 @@
-"""GPUs in the forms in which clusters want to be asked for them; none of them changes what runs on the GPUs."""
+"""The options of sbatch by which clusters take a request for GPUs. The form does not change what runs on the GPUs."""
 
 import dataclasses
 import re
@@ -28,7 +28,7 @@ class Gpus:
     others: tuple[str, ...] = ()
 
     def some(self, count: int) -> "Gpus":
-        """So many of the same."""
+        """The same GPUs, another number of them."""
         return dataclasses.replace(self, count=count)
 
     def directives(self, one_task: str) -> dict[str, object]:
@@ -48,7 +48,7 @@ class Gpus:
 
 
 def take(per_node: str | None, directives: dict[str, str | None]) -> Gpus:
-    """The GPUs that were asked for; their options are removed from the directives.
+    """The GPUs that were asked for. Removes their options from the directives.
 
     Args:
         per_node: value of `--gpus_per_node`.

@@ -1,4 +1,4 @@
-"""Inside the allocation: Flink for this job alone, and the pipeline in it.
+"""The program inside the allocation: it starts Flink for this job alone and runs the pipeline.
 
     python -m runners.slurm.job --flink DIR -- predict --catalogue ...
 

@@ -1,4 +1,4 @@
-"""Jobs that were submitted: how far they are, what they wrote, and their end."""
+"""Submitted jobs: their state, their logs, and how to cancel them."""
 
 import glob
 import os

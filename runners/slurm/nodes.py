@@ -1,4 +1,4 @@
-"""The nodes of the allocation that this process runs in."""
+"""The nodes of this job's allocation, and TaskManagers on them as steps of the job."""
 
 import contextlib
 import dataclasses

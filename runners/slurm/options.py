@@ -106,7 +106,7 @@ def make_parser(parser: Parser) -> Parser:
 
 
 def read(parser: Parser, words: Sequence[str]) -> Submission:
-    """Everything that was given, checked as far as words can be.
+    """Read and check the command line of `submit`.
 
     Raises:
         UserError: the first thing that is wrong.
@@ -190,7 +190,7 @@ def _ask_sbatch(directives: dict[str, str | None], parser: argparse.ArgumentPars
 
 
 def _test_only(text: str) -> str:
-    """What sbatch says of a script that it is not to run."""
+    """The messages of `sbatch --test-only` for a script."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(text)
         file.flush()
@@ -198,7 +198,7 @@ def _test_only(text: str) -> str:
 
 
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:
-    """Options of predict, as the job is to have them."""
+    """The options of predict, as the job gets them."""
     options = parse_checked(command, COMMANDS[command], words)
     secrets.refuse(options.beam, "the job's script")
     runner = runner_name(options.beam)
@@ -240,7 +240,7 @@ def _count(text: str) -> int:
 
 
 def _time_limit(text: str) -> str:
-    """As sbatch takes it; refused where Slurm's warning would come before the job has begun its work."""
+    """A time limit as sbatch takes it. One that is shorter than Slurm's warning before the end is refused."""
     seconds = seconds_of(text)  # of what is no time sbatch says so
     if seconds is not None and 0 < seconds <= 2 * WARNING_SECONDS:
         raise argparse.ArgumentTypeError(

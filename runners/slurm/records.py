@@ -1,4 +1,4 @@
-"""Where a job's script, record and logs are: below the output, so that who has the output finds them."""
+"""The files of a job, below the output: its script, its record and its logs."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def folder(output: str) -> Path:
 
 
 def own_folder(output: str, job: str) -> Path:
-    """The folder of a job's logs and key, made if absent; nobody else's, and closed to others.
+    """The folder of a job's logs and key, made if absent, with mode 700.
 
     Raises:
         UserError: somebody else made it, or opened it.

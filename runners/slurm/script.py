@@ -1,4 +1,4 @@
-"""Batch scripts, as text: what they are made from is all that they depend on."""
+"""Batch scripts as text: pure functions of what they are made from."""
 
 import dataclasses
 import re
@@ -108,7 +108,7 @@ def _script(
     module: str,
     words: Sequence[str],
 ) -> str:
-    """Directives, then one command, of words for the shell, in the shell's place: so it gets Slurm's signals."""
+    """The whole script: directives, then one command that replaces the shell (exec), so that it gets Slurm's signals."""
     common = {"job-name": f"beam-zoo-{batch.command}", "chdir": batch.working_folder, "open-mode": "append"}
     requeue = {} if "no-requeue" in batch.directives else {"requeue": None}
     chosen = {**common, **requeue, **directives, **batch.directives}

@@ -1,4 +1,4 @@
-"""How jobs, and the tasks of an array, ended: Slurm's words for it, and what it says only in a log."""
+"""How jobs and the tasks of an array ended, from Slurm's states and from logs."""
 
 import collections
 import glob
@@ -22,7 +22,7 @@ TAIL = 4096
 
 
 def named(state: str, log: str) -> str:
-    """A state as Slurm says it, but for a job that it killed for memory and calls failed.
+    """The state that Slurm reports, or OUT_OF_MEMORY where the log shows that Slurm killed the job for memory.
 
     Args:
         state: `FAILED`, for example.

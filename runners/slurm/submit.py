@@ -1,4 +1,4 @@
-"""Plan on the login node, write the batch script, hand it to Slurm."""
+"""Plan on the login node, write the batch script and submit it."""
 
 import contextlib
 import dataclasses
@@ -81,7 +81,7 @@ def submit(wanted: Submission) -> int:
 
 
 def _release(record: records.Record) -> None:
-    """Let the job begin; what Slurm says against it, it will go on saying in `status`."""
+    """Release the held job. If Slurm refuses, the job is cancelled, or the reason stays visible in `status`."""
     done = run_slurm("scontrol", "release", record.job)
     if done.returncode and jobs.is_held(record.job):
         jobs.cancel(record)
@@ -180,7 +180,7 @@ def _with_fewer_tasks(wanted: Submission, snippets: int) -> Submission:
 
 @contextlib.contextmanager
 def _taken_back(output: str) -> Iterator[contextlib.ExitStack]:
-    """What was handed in is taken back where the block fails: a stack for what undoes it, last in first out."""
+    """Undo a submission if the block fails: yields a stack of undo functions, last in first out."""
     folder = records.folder(output)
     new = [path for path in (folder, folder.parent) if not path.exists()]
     with contextlib.ExitStack() as undo:
@@ -196,7 +196,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _hand_in(wanted: Submission, output: str, texts: list[str], undo: contextlib.ExitStack) -> records.Record:
-    """Have Slurm take the job, held: nothing has been written yet that a refusal would leave behind."""
+    """Submit the job held: if Slurm refuses it, nothing of the plan has been written yet."""
     folder, begin = records.folder(output), time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{uuid.uuid4().hex[:8]}"
     files = [folder / f"{name}-{stamp}.sh" for name in (wanted.engine, "finish")[: len(texts)]]

@@ -1,4 +1,4 @@
-"""The job after an array: the tables, or where samples are missing, how the array's tasks ended.
+"""The job after an array: it builds the tables, or says how the array's tasks ended if samples are missing.
 
     python -m runners.slurm.tables OUT
 

@@ -1,4 +1,4 @@
-"""What the launcher of a flex template starts; it gives the template's parameters, and where the job is to be written."""
+"""The program that the launcher of a flex template runs, with the template's parameters as options."""
 
 import sys
 
