@@ -1,0 +1,4 @@
+"""Files and folders: local ones, objects of Google Cloud Storage, YAML, and the names in an output's folder.
+
+May import: `errors` only.
+"""
