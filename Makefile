@@ -11,7 +11,7 @@ TOGETHER := -n 2 --dist loadfile
 
 setup: .venv/ready
 
-.venv/ready: requirements.txt setup.py
+.venv/ready: requirements.txt setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .

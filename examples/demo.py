@@ -6,7 +6,6 @@ where it stopped.
 
 import argparse
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,8 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     command = ["python", "-m", "pipelines.predict", "--catalogue", str(sky / "catalogue.csv")]
     command += ["--models", *members, "--output", str(predictions), "--passes", "5", "--carry", "ra", "dec"]
     print(f"$ {shlex.join(command)}", flush=True)
-    code = subprocess.call([sys.executable, *command[1:]])
-    if code:
+    from pipelines import predict
+
+    if code := predict.main(command[3:]):
         return code
 
     import pandas as pd

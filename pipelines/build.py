@@ -19,8 +19,6 @@ from runners import direct
 SAMPLES_AT_ONCE = 64 << 20
 """Bytes of samples whose tables are built together: the local runner holds each about five times."""
 ROUNDS = 5
-MEANWHILE = 4
-"""Table parts that are built together while others are predicted: the command waits for them when it has predicted all."""
 
 
 def build_tables(run: Run, flags: list[str]) -> list[dict[str, Any]]:
@@ -40,26 +38,6 @@ def build_tables(run: Run, flags: list[str]) -> list[dict[str, Any]]:
             return reports
         _tables_here(run, to_build, flags)
     raise RunFailed(f"other jobs keep changing {run.output}: run the same command again when they have ended")
-
-
-def build_complete(run: Run, built: set[int]) -> bool:
-    """Build some table parts whose samples are all stored by now; returns whether there were any.
-
-    Args:
-        run: the run.
-        built: numbers of the parts that need not be looked at; those that are built are added.
-    """
-    plan = run.plan
-    stored = parts.stored_parts(plan, run.output)
-    counts = collections.Counter(map(plan.table_part, stored))
-    whole = [
-        n for n, count in sorted(counts.items()) if count == len(plan.table_snippets(n)) and n not in built
-    ]
-    to_build = {n: [ref for s in plan.table_snippets(n) for ref in stored[s]] for n in whole[:MEANWHILE]}
-    if to_build:
-        _tables_here(run, to_build, [])
-    built.update(to_build)
-    return bool(to_build)
 
 
 def tables_are_built(run: Run) -> bool:

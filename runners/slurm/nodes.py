@@ -94,7 +94,14 @@ class SlurmNodes:
         host, number = self._places[name]
         # Any kind of GPU, however the job asked for it: it gets those that the job has.
         step = [f"--gpus-per-node={self._gpus}"] if self._gpus else []
-        words = [sys.executable, "-m", "runners.slurm.taskmanager", f"--name={name}", f"--flink={flink}"]
+        words = [
+            sys.executable,
+            "-P",
+            "-m",
+            "runners.slurm.taskmanager",
+            f"--name={name}",
+            f"--flink={flink}",
+        ]
         words += [f"--identity={identity}", f"--jobmanager={self.address}"]
         words += [f"--gpu={number}", f"--of={self._gpus}"] if self._gpus else []
         return self._step(host, step, words, environment, log)

@@ -120,7 +120,7 @@ def _script(
     text += [""]
     text += [f"export {name}={shlex.quote(value)}" for name, value in batch.environment.items()]
     text += lines
-    program = f"exec {shlex.quote(batch.python)} -m {module}"
+    program = f"exec {shlex.quote(batch.python)} -P -m {module}"
     return "\n".join([*text, " \\\n  ".join([program, *words]), ""])
 
 

@@ -20,7 +20,7 @@ from runners.slurm import jobs, records, script
 from runners.slurm.commands import output_of, run_slurm
 from runners.slurm.options import ARRAY, FLINK, Submission
 
-ENVIRONMENT = ("JAVA_HOME",)
+ENVIRONMENT = ("JAVA_HOME", "PYTHONPATH")
 """Variables of the login node that stand in the script; sbatch hands on all others by itself."""
 
 

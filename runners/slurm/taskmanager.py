@@ -66,7 +66,9 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
         ):
             words += ["-D", setting]
         environment["TMPDIR"] = scratch
-        workers = subprocess.Popen([sys.executable, "-m", WORKER], env=environment, stdin=subprocess.PIPE)
+        workers = subprocess.Popen(
+            [sys.executable, "-P", "-m", WORKER], env=environment, stdin=subprocess.PIPE
+        )
         process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
         stopped, failed = threading.Event(), threading.Event()
 

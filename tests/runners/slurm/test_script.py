@@ -102,7 +102,7 @@ def test_what_the_shell_makes_of_the_words():
         whole_nodes=False,
         gpus=Gpus(),
     )
-    text = text.replace("exec printf -m pipelines.predict", "exec printf '%s\\n'")
+    text = text.replace("exec printf -P -m pipelines.predict", "exec printf '%s\\n'")
     environment = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_ON_NODE": "3", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=True, env=environment)
     assert done.stdout.splitlines() == [*options, "--snippets=2:5"]

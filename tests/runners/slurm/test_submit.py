@@ -59,8 +59,8 @@ def test_print(submit, few, trees, flink, tmp_path):
     assert code == 0, err
     assert not (tmp_path / "out").exists()
     words = command_of(out)
-    assert words[2:4] == ["-m", "runners.slurm.job"]
-    own, theirs = words[4 : words.index("--")], words[words.index("--") + 1 :]
+    assert words[2:5] == ["-P", "-m", "runners.slurm.job"]
+    own, theirs = words[5 : words.index("--")], words[words.index("--") + 1 :]
     assert own == [f"--flink={flink}"]
     assert theirs[0] == "predict"
     read = parse("predict", "", theirs[1:])

@@ -17,7 +17,7 @@ export JAVA_HOME='/opt/java 17'
 snippets=(0:40)
 [ -z "$OMP_NUM_THREADS" ] || echo "OMP_NUM_THREADS=$OMP_NUM_THREADS of the shell that submitted: this task computes on $OMP_NUM_THREADS of its $SLURM_CPUS_ON_NODE cores" >&2
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}
-exec /envs/zoo/bin/python -m pipelines.represent \
+exec /envs/zoo/bin/python -P -m pipelines.represent \
   --catalogue='/data/a galaxy'"'"'s.csv' \
   --models=/m/a.yaml \
   --output='/data/desi out' \

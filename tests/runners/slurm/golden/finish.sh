@@ -11,6 +11,6 @@
 #SBATCH --hold
 
 export JAVA_HOME='/opt/java 17'
-exec /envs/zoo/bin/python -m runners.slurm.tables \
+exec /envs/zoo/bin/python -P -m runners.slurm.tables \
   '/data/desi out' \
   --max_failure_fraction=0.05

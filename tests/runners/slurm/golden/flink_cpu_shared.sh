@@ -9,7 +9,7 @@
 #SBATCH --time=60
 #SBATCH --no-requeue
 
-exec /envs/zoo/bin/python -m runners.slurm.job \
+exec /envs/zoo/bin/python -P -m runners.slurm.job \
   --flink=/shared/flink \
   -- predict \
   --catalogue='/data/a galaxy'"'"'s.csv' \

@@ -14,7 +14,7 @@
 #SBATCH --hold
 
 export JAVA_HOME='/opt/java 17'
-exec /envs/zoo/bin/python -m runners.slurm.job \
+exec /envs/zoo/bin/python -P -m runners.slurm.job \
   --flink=/shared/flink \
   --gpus_per_node=2 \
   -- predict \
