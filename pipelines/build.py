@@ -1,6 +1,7 @@
 """Build tables from stored samples on the local runner; nothing here needs a model, or torch."""
 
 import collections
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +15,7 @@ from beam_zoo.storage.files import is_object
 from beam_zoo.storage.gcs import CONNECTIONS
 from beam_zoo.tables.tables import read_report
 from pipelines.tables import tables
-from runners import direct
+from runners import processes
 
 SAMPLES_AT_ONCE = 64 << 20
 """Bytes of samples whose tables are built together: the local runner holds each about five times."""
@@ -86,10 +87,12 @@ def _tables_here(run: Run, by_part: parts.Stored, flags: list[str]) -> None:
     at_once = table_parts_at_once(
         len(plan.table_rows(0)), len(plan.members) * plan.passes * len(plan.outputs)
     )
+    builds = []
     for start in range(0, len(numbers), at_once):
         some = [ref for number in numbers[start : start + at_once] for ref in by_part[number]]
+        builds.append(functools.partial(_tables_of, refs=some, run=run))
+    processes.run_all(builds, flags)
 
-        def build(p: beam.Pipeline, refs: list[PartRef] = some) -> None:
-            tables(p | beam.Create(refs, reshuffle=False), run)
 
-        direct.run(build, flags)
+def _tables_of(p: beam.Pipeline, refs: list[PartRef], run: Run) -> None:
+    tables(p | beam.Create(refs, reshuffle=False), run)

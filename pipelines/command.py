@@ -7,14 +7,13 @@ import errno
 import os
 import signal
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import beam_zoo
 from beam_zoo.errors import RunFailed, StorageFull, TooManyFailures, UserError, known_error
 from beam_zoo.runtime.logs import set_up_logging, was_interrupted
+from beam_zoo.runtime.python import import_path
 from pipelines.command_line import parse, refuse_stray, split_command_line
 from pipelines.options import BY_NAME, Options
 
@@ -93,7 +92,7 @@ def guarded(work: Callable[[], int]) -> int:
     Returns:
         The exit code: that of the work, 2 for a mistake of the user, 3 for too many failures, 4 for a full disk, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    _start_our_packages()
+    os.environ |= import_path()  # for all processes that this one starts
     set_up_logging()
     stopped: list[int] = []
     try:
@@ -114,17 +113,6 @@ def guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         text = "stopped: what is stored stays, and the same command goes on from there"
         return _end(128 + (stopped[0] if stopped else signal.SIGINT), text)
-
-
-def _start_our_packages() -> None:
-    """Have processes that this one starts import our packages, whatever packages the current folder has."""
-    os.environ["PYTHONSAFEPATH"] = "1"
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(beam_zoo.__file__)))
-    if ours not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):  # a checkout
-        others = [
-            path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", ours)
-        ]
-        os.environ["PYTHONPATH"] = os.pathsep.join([ours, *others])
 
 
 def _end(code: int, line: str) -> int:

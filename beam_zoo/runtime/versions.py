@@ -6,7 +6,6 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-import beam_zoo
 from beam_zoo.errors import UserError
 
 LIBRARIES = (
@@ -48,7 +47,7 @@ def changes(before: dict[str, str | None], now: dict[str, str | None]) -> str:
 def source() -> str:
     """SHA-256 of this package's source, as it is installed here."""
     digest = hashlib.sha256()
-    folder = Path(beam_zoo.__file__).parent
+    folder = Path(__file__).parents[1]
     for file in sorted(folder.glob("**/*.py")):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
