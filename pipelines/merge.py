@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import sys
@@ -32,7 +33,7 @@ from beam_zoo.union.sources import Union, facts_of, unite
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
 from pipelines.tables import from_frames
-from runners import beam_options, cluster, secrets, start
+from runners import beam_options, cluster, processes, secrets, start
 
 LEFT_AFTER = 24 * 3600
 """Seconds after which a working folder that no command has locked is taken for one of a killed command."""
@@ -133,13 +134,11 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
     largest = max(source.plan.snippet_size for source in union.sources)
     at_once = table_parts_at_once(union.part_rows, len(union.layouts.samples) * len(union.outputs))
     rows = union.part_rows * max(at_once, -(-largest // union.part_rows))
+    builds = []
     for first in range(0, union.rows, rows):
         some = pieces_of(union, stored, range(first, min(union.rows, first + rows)))
-
-        def build_some(p: beam.Pipeline, pieces: list[Piece] = some) -> None:
-            tables(p, pieces, union, output)
-
-        start.run(build_some, flags)
+        builds.append(functools.partial(tables, pieces=some, union=union, output=output))
+    processes.run_all(builds, flags)
     return read
 
 

@@ -6,7 +6,7 @@ import apache_beam as beam
 
 from beam_zoo.plan.run import Run
 from beam_zoo.samples.assemble import Layouts
-from beam_zoo.samples.ensemble import GatherFrames
+from beam_zoo.samples.ensemble import Ensemble
 from beam_zoo.samples.records import PartRef
 from beam_zoo.tables.gather import PARTS, ReadPart, Summarise, WriteTables
 from beam_zoo.tables.tables import TablePlan
@@ -41,7 +41,11 @@ def from_frames(
     Returns:
         One report per table part.
     """
-    blocks = read.galaxies | "gather" >> GatherFrames() | "summarise" >> beam.ParDo(Summarise(plan, layouts))
+    blocks = (
+        read.galaxies
+        | "gather" >> beam.CombinePerKey(Ensemble())
+        | "summarise" >> beam.ParDo(Summarise(plan, layouts))
+    )
     return (
         (blocks, read[PARTS])
         | "blocks and parts" >> beam.Flatten()

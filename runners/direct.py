@@ -3,12 +3,9 @@
 import functools
 import gc
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-
-View = TypeVar("View", bound=PipelineOptions)
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
@@ -24,23 +21,9 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     _leave_modules_alone()
-    pipeline = beam.Pipeline(runner=FnApiRunner(), options=ViewedOptions(flags))
+    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags))
     build(pipeline)
     pipeline.run().wait_until_finish()
-
-
-class ViewedOptions(PipelineOptions):
-    """Beam's options, each view of them made once: Beam asks for a hundred in a pipeline, and parses all flags for each."""
-
-    def view_as(self, cls: type[View]) -> View:
-        views = self.__dict__.setdefault("_views", {})
-        if cls not in views:
-            views[cls] = super().view_as(cls)
-        return views[cls]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has its own, of what it holds: Beam leaves out what must not travel.
-        return {name: value for name, value in super().__getstate__().items() if name != "_views"}
 
 
 @functools.cache

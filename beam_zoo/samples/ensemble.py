@@ -98,36 +98,6 @@ class Ensemble(beam.CombineFn):
         return beam.coders.BytesCoder()
 
 
-class GatherFrames(beam.CombinePerKey):
-    """CombinePerKey of `Ensemble`, with nothing combined before frames are grouped.
-
-    A bundle has a galaxy's frames once, but for those of several runs: runners that know Beam's CombinePerKey combine within
-    their bundles first, and take every frame through three more steps to find nothing to combine.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(Ensemble())
-
-    def expand(
-        self, pcoll: "beam.PCollection[tuple[bytes, bytes]]"
-    ) -> "beam.PCollection[tuple[bytes, bytes]]":
-        combine = beam.ParDo(_Combine(self.fn)).with_output_types(tuple[bytes, bytes])
-        return pcoll | beam.GroupByKey() | "Combine" >> combine
-
-    def to_runner_api_parameter(self, context: Any) -> Any:
-        # As steps of its own, not as the CombinePerKey that runners replace by theirs.
-        return super(beam.CombinePerKey, self).to_runner_api_parameter(context)
-
-
-class _Combine(beam.DoFn):
-    def __init__(self, fn: beam.CombineFn) -> None:
-        self._fn = fn
-
-    def process(self, galaxy: tuple[bytes, Iterable[bytes]]) -> Iterable[tuple[bytes, bytes]]:
-        name, frames = galaxy
-        return ((name, self._fn.apply(frames)),)
-
-
 def _order(frame: bytes) -> tuple[int, int, int, bytes]:
     _, kind, layout, _ = header(frame)
     attempt = json.loads(frame[_UNPACK.size :])[4] if kind == FAILURE else 0

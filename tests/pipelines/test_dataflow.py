@@ -7,7 +7,6 @@ import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pytest
-from apache_beam.portability import common_urns
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_zoo.images.failure import Failure
@@ -15,7 +14,7 @@ from beam_zoo.inference.load import STORED, LoadImages
 from beam_zoo.plan import plan
 from beam_zoo.plan.run import Run
 from beam_zoo.samples import parts
-from beam_zoo.samples.ensemble import Ensemble, GatherFrames, failure_frame, header, sample_frames, split
+from beam_zoo.samples.ensemble import Ensemble, failure_frame, header, sample_frames, split
 from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from pipelines.samples import infer, samples, store
@@ -85,7 +84,7 @@ def test_batches_of_a_snippet_in_several_bundles(stored, few, tmp_path):
         refs = store(cut, run)
         assert_that(refs, equal_to([PartRef(n, layout.part_name(n)) for n in range(3)]))
 
-    direct.run(build, ["--direct_num_workers=3"])
+    direct.run(build, [])
     oracle.assert_same_samples(
         pd.read_parquet(Path(run.output) / "samples"), pd.read_parquet(stored / "samples")
     )
@@ -181,8 +180,7 @@ def test_the_combine_fn_is_associative_and_commutative(seed):
     assert combine.extract_output(accumulators[0]) == combine.apply(inputs) == expected
 
 
-@pytest.mark.parametrize("gather", [lambda: beam.CombinePerKey(Ensemble()), GatherFrames])
-def test_the_combine_fn_under_combine_per_key(gather):
+def test_the_combine_fn_under_combine_per_key():
     """Through Beam itself, with combiner lifting and without, and several bundles."""
     random_ = np.random.default_rng(0)
     frames = {f"galaxy {n}".encode(): frames_of(random_) for n in range(50)}
@@ -192,19 +190,7 @@ def test_the_combine_fn_under_combine_per_key(gather):
     expected = [(key, combine.extract_output(b"".join(values))) for key, values in frames.items()]
 
     def build(p):
-        out = p | beam.Create(pairs) | beam.Reshuffle() | gather()
+        out = p | beam.Create(pairs) | beam.Reshuffle() | beam.CombinePerKey(Ensemble())
         assert_that(out, equal_to(expected))
 
-    direct.run(build, ["--direct_num_workers=3"])
-
-
-def test_frames_are_grouped_before_they_are_combined():
-    """No runner finds a CombinePerKey that it would replace by its own; galaxies and frames stay bytes."""
-    pipeline = beam.Pipeline()
-    pairs = pipeline | beam.Create([(b"a", b"b")]).with_output_types(tuple[bytes, bytes])
-    made = pairs | GatherFrames()
-    found = {each.spec.urn for each in pipeline.to_runner_api().components.transforms.values()}
-    assert common_urns.primitives.GROUP_BY_KEY.urn in found
-    assert common_urns.composites.COMBINE_PER_KEY.urn not in found
-    coder = beam.coders.registry.get_coder(made.element_type)
-    assert coder.coders() == (beam.coders.BytesCoder(), beam.coders.BytesCoder())
+    direct.run(build, [])
