@@ -18,7 +18,7 @@ def describe(prepared: Prepared, options: Options) -> str:
     done = sum(number in prepared.stored for number in prepared.snippets)
     lines = [
         f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} {_snippets(plan)} of up to {plan.snippet_size:,}, "
-        f"on {prepared.run.device} in {plan.precision}{_faster(plan, prepared.run.device)}",
+        f"on {prepared.run.device} in {plan.precision}{_faster(plan)}",
         f"snippets: {len(prepared.snippets) - done:,} to do, {done:,} already stored",
     ]
     lines += [f"member {member.name}: {_passes(member, plan)}" for member in plan.members]
@@ -31,9 +31,8 @@ def describe(prepared: Prepared, options: Options) -> str:
     return "\n".join(lines)
 
 
-def _faster(plan: Plan, device: str) -> str:
-    views = "fast views (exact on a CPU)" if device == "cpu" else "fast views"
-    words = {"compiled": plan.compile, "fast images": plan.fast_images, views: plan.fast_views}
+def _faster(plan: Plan) -> str:
+    words = {"compiled": plan.compile, "fast images": plan.fast_images, "fast views": plan.fast_views}
     return "".join(f", {word}" for word, on in words.items() if on)
 
 

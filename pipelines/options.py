@@ -77,7 +77,7 @@ class Sampling:
         "and others, with --fast_views, by a GPU's own decoder",
     )
     fast_views: bool = option(
-        False, "make views on the GPU, many at a time, within a grey level; on a CPU they stay exact"
+        False, "make views many at a time, within a grey level: for GPUs, on a CPU it takes longer"
     )
 
 

@@ -120,7 +120,10 @@ def make_plan(
         image_root=root,
         snippet_size=options.work.snippet_size,
         members=members,
-        **dataclasses.asdict(options.sampling),
+        **(
+            dataclasses.asdict(options.sampling)
+            | {"fast_views": plans.BATCHED if options.sampling.fast_views else False}
+        ),
         carried=rows.carried,
         carried_digest=rows.carried_digest,
         versions=versions() if old is None else old.versions,

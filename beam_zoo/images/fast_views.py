@@ -1,8 +1,8 @@
 """Views made many at a time, on the device: the mathematics of galaxy_datasets' transforms on PIL images, batched.
 
 The draws are galaxy_datasets' own, so that a view differs from the exact one by rounding alone: by a grey level in under
-one pixel of a hundred on a CPU, where torch resizes as Pillow does, and in a few on a GPU. They are for a GPU: a CPU makes
-the exact views faster (`beam_zoo.images.kernels.resample`).
+one pixel of a hundred on a CPU, where torch resizes as Pillow does, and in a few on a GPU. The algorithm is the same on every
+device. It is made for a GPU: a CPU makes the exact views in half the time (`beam_zoo.images.kernels.resample`).
 """
 
 import dataclasses

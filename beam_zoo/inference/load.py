@@ -33,8 +33,9 @@ from beam_zoo.inference import randomness
 from beam_zoo.plan.run import Run
 from beam_zoo.plan.snippet import Snippet
 from beam_zoo.runtime import progress
-from beam_zoo.runtime.device import SideStream, cores, one_thread, usable_device
+from beam_zoo.runtime.device import SideStream, one_thread, usable_device
 from beam_zoo.runtime.logs import quieten
+from beam_zoo.runtime.resources import cores
 from beam_zoo.runtime.versions import check_source
 from beam_zoo.samples import parts
 from beam_zoo.samples.records import Batch, PartRef, at_the_end
@@ -82,7 +83,7 @@ class LoadImages(beam.DoFn):
             }.values()
         )
         least_side = needed_side(tasks) if plan.fast_images else None
-        decoding = Decoding(tasks, plan.fast_views and AHEAD[device], least_side, plan.fast_images)
+        decoding = Decoding(tasks, bool(plan.fast_views), least_side, plan.fast_images)
         # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)

@@ -43,6 +43,7 @@ from beam_zoo.storage.files import (
 from beam_zoo.storage.layout import PLAN, PLAN_FILE
 
 FORMAT = 2
+BATCHED = "batched"
 MEDIAN, MIXTURE = INTERVALS = ("median", "mixture")
 """Which 90% interval the tables have: the medians over the samples of their bounds, as zoobot has it, or that of the mixture."""
 TABLE_ROWS = 16_384
@@ -71,7 +72,8 @@ class Plan:
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`, and with `fast_views` others by
             a GPU, see `beam_zoo.images.gpu.card_decoder`.
-        fast_views: whether a GPU makes the views, many at a time, see `beam_zoo.images.fast_views`.
+        fast_views: `batched` if views are made many at a time by `beam_zoo.images.fast_views`; False for galaxy_datasets' own. True
+            in plans of earlier versions, where the device decided: such a run is read, and does not go on.
     """
 
     command: str
@@ -91,7 +93,7 @@ class Plan:
     table_rows_wanted: int = dataclasses.field(default_factory=lambda: TABLE_ROWS)
     compile: bool = False
     fast_images: bool = False
-    fast_views: bool = False
+    fast_views: str | bool = False
 
     @property
     def kind(self) -> str:

@@ -1,16 +1,18 @@
 """Functions of numbers, compiled for this processor when their module is imported."""
 
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import numba
 
-from beam_zoo.errors import UserError
 from beam_zoo.runtime import code_cache as kept_code
 
 _CONFIG: Any = numba.config
 _SETTINGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_CACHE_ERRORS = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
+"""What numba raises where there is no cache folder, no space in it, or a damaged file; no error of the compiler is one of these."""
 _COMPILING = threading.Lock()  # numba has one cache folder for all
 
 
@@ -38,9 +40,7 @@ def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., 
             try:
                 _CONFIG.CACHE_DIR = cache_folder()
                 return numba.njit(returns(*takes), cache=True, **settings)(function)
-            except UserError:
-                raise
-            except Exception:  # no folder, no space there, a damaged file: three seconds in each process
+            except _CACHE_ERRORS:  # nothing can be kept: this takes three seconds in each process
                 return numba.njit(returns(*takes), **settings)(function)
             finally:
                 _CONFIG.CACHE_DIR = before

@@ -11,6 +11,7 @@ import torch
 
 from beam_zoo.errors import UserError
 from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.resources import cores
 
 THREADS = torch.get_num_threads()
 """torch's own choice for this machine, asked before any thread is kept to one core."""
@@ -52,7 +53,7 @@ def set_up_torch(device: str, precision: str) -> str:
     # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(min(THREADS, cores()))
     if device == "cpu":
         keep_freed_memory()
     return device
@@ -67,12 +68,6 @@ def one_thread() -> None:
     """
     torch.get_num_threads()  # torch sets its own number at its first use in a thread
     threadpoolctl.threadpool_limits(1, user_api="openmp")
-
-
-def cores() -> int:
-    """How many cores this process may use: as OMP_NUM_THREADS says, else all that it is allowed."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

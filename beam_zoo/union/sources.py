@@ -30,7 +30,11 @@ def facts_of(plan: Plan) -> dict[str, Any]:
         "passes": list(plan.pass_numbers),
         "seed": plan.seed,
         "precision": plan.precision,
-        **{name: True for name in ("compile", "fast_images", "fast_views") if getattr(plan, name)},
+        **{
+            name: getattr(plan, name)
+            for name in ("compile", "fast_images", "fast_views")
+            if getattr(plan, name)
+        },
         "versions": plan.versions,
     }
 

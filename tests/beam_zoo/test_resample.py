@@ -255,3 +255,12 @@ def test_what_is_compiled_is_kept_for_one_kind_of_processor(tmp_path):
     for program in (PROGRAM, other + PROGRAM):
         run_in_a_process(program, env={"NUMBA_CACHE_DIR": str(tmp_path)})
     assert len(list((tmp_path / "beam_zoo").iterdir())) == 2
+
+
+def test_an_error_of_the_compiler_is_raised_at_once(monkeypatch):
+    tried = []
+    real = numba.njit
+    monkeypatch.setattr(compiler.numba, "njit", lambda *a, **k: tried.append(k) or real(*a, **k))
+    with pytest.raises(numba.core.errors.TypingError):
+        compiler.compiled(numba.float64, numba.float64)(lambda x: x.no_such_attribute)
+    assert len(tried) == 1

@@ -17,7 +17,7 @@ from beam_zoo.images.decoders import AHEAD
 from tests import checkpoints, galaxies
 
 pytestmark = pytest.mark.slow
-AS_ON_A_GPU = "import sys; from beam_zoo import decoders; decoders.AHEAD['cpu'] = True; " + (
+AS_ON_A_GPU = "import sys; from beam_zoo.images import decoders; decoders.AHEAD['cpu'] = True; " + (
     "from pipelines import predict; sys.exit(predict.main(sys.argv[1:]))"
 )
 
@@ -111,7 +111,7 @@ def test_a_decoder_is_killed(words, tmp_path):
 def test_a_failure_leaves_nothing_waiting(words, tmp_path):
     """Many messages to the processes are under way when the first batch fails."""
     fails = (
-        "from beam_zoo import errors, inference\n"
+        "from beam_zoo import errors\nfrom beam_zoo.inference import handler as inference\n"
         "def fail(*_): raise errors.RunFailed('no such luck')\n"
         "inference.MemberHandler._outputs = fail\n"
     )

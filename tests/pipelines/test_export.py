@@ -210,7 +210,7 @@ def test_a_full_disk(whole, tmp_path):
         pytest.skip("needs a small filesystem: root must be allowed to mount a tmpfs")
     try:
         # With the small table parts that the output was made with.
-        program = f"import sys; from beam_zoo import plan; plan.TABLE_ROWS = {plans.TABLE_ROWS}\n"
+        program = f"import sys; from beam_zoo.plan import plan; plan.TABLE_ROWS = {plans.TABLE_ROWS}\n"
         program += "from pipelines import export; sys.exit(export.main())"
         words = [sys.executable, "-c", program, str(whole), "--hdf5", str(tmp_path / "x.hdf5")]
         done = subprocess.run(words, capture_output=True, text=True)

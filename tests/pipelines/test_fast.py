@@ -1,5 +1,6 @@
 """`--compile`, `--fast_images` and `--fast_views`: the exact numbers within what each may move, and resume."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,29 @@ def fractions(result) -> np.ndarray:
     return result.table("advanced").filter(like="_fraction").to_numpy()
 
 
-def test_fast_views_on_a_cpu(predict, few, members):
-    """The exact ones, which are faster there."""
-    exact = predict(few, members["moving"], "--passes", 3)
-    fast = predict(few, members["moving"], "--passes", 3, "--fast_views")
-    assert fast.code == 0, fast.err
-    pd.testing.assert_frame_equal(fast.table("samples"), exact.table("samples"))
+def test_fast_views_are_one_algorithm(predict, few, members, monkeypatch):
+    """Begun as on a CPU, continued as on a GPU (whose images are decoded ahead): the numbers of one run."""
+    given = [few, members["moving"], "--passes", 2, "--fast_views", "--snippet_size", 9]
+    whole = predict(*given)
+    some = predict(*given, "--snippets", "0:1")
+    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    both = predict(*given, output=some.output)
+    assert_same_tables(both, whole)
+
+
+def test_a_run_whose_views_depended_on_the_device_does_not_go_on(predict, few, members, capfd):
+    """As earlier versions planned it: it can be read, and not be continued by another algorithm."""
+    from pipelines import audit, finish
+
+    given = [few, members["still"], "--passes", 1]
+    done = predict(*given)
+    path = done.output / "_plan" / "plan.json"
+    old = json.loads(path.read_text())
+    path.write_text(json.dumps({**old, "fast_views": True}))
+    again = predict(*given, "--fast_views", output=done.output)
+    assert again.code == 2 and "fast_views (True there, batched now)" in again.err.splitlines()[-1]
+    path.write_text(json.dumps(old))
+    assert finish.main([str(done.output)]) == 0 and audit.main([str(done.output)]) == 0
 
 
 def assert_same_tables(one, other):
@@ -50,11 +68,10 @@ def assert_same_tables(one, other):
         pd.testing.assert_frame_equal(one.table(name), other.table(name))
 
 
-def test_fast_views(predict, few, members, monkeypatch):
-    """As on a GPU: every sample within the rounding of a grey level, and the same however the work is cut."""
+def test_fast_views(predict, few, members):
+    """Every sample within the rounding of a grey level, and the same however the work is cut."""
     both = [members["still"], members["moving"]]
     exact = predict(few, both, "--passes", 3)
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
     fast = predict(few, both, "--passes", 3, "--fast_views")
     assert fast.code == 0, fast.err
     assert "fast views" in fast.err
@@ -75,18 +92,7 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
     rows.to_csv(tmp_path / "some.csv", index=False)
     both = [members["still"], members["moving"]]
     given = ["--passes", 3, "--batch_size", 5, "--max_failure_fraction", 0.5, *options]
-    if options:  # made by the threads of one process instead: without a GPU they would be exact
-
-        def refuse(*_):
-            raise OSError("no processes")
-
-        with monkeypatch.context() as patch:
-            patch.setitem(load.AHEAD, "cpu", True)
-            patch.setattr(load, "Processes", refuse)
-            behind = predict(tmp_path / "some.csv", both, *given)
-        assert "no processes can be started" in behind.err
-    else:
-        behind = predict(tmp_path / "some.csv", both, *given)
+    behind = predict(tmp_path / "some.csv", both, *given)
     monkeypatch.setitem(load.AHEAD, "cpu", True)
     ahead = predict(tmp_path / "some.csv", both, *given)
     assert "no processes can be started" not in ahead.err
@@ -295,7 +301,8 @@ def test_an_output_holds_numbers_of_one_kind(predict, few, members, option):
     done = predict(few, members["still"], "--passes", 1)
     again = predict(few, members["still"], "--passes", 1, f"--{option}", output=done.output)
     assert again.code == 2
-    assert f"{option} (False there, True now)" in again.err.splitlines()[-1]
+    now = "batched" if option == "fast_views" else "True"
+    assert f"{option} (False there, {now} now)" in again.err.splitlines()[-1]
 
 
 def test_a_view_that_is_not_made_in_batches(predict, few, tmp_path):

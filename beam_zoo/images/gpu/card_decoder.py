@@ -53,9 +53,7 @@ class CardDecoder:
         try:
             from nvidia import nvimgcodec
         except ImportError as error:
-            raise NoCardDecoder(
-                f"{one_line(error)}: pip install nvidia-nvimgcodec-cu13 nvidia-nvjpeg"
-            ) from None
+            raise NoCardDecoder(f"{one_line(error)}: pip install 'beam-zoo[gpu]'") from None
         gpu = device == "cuda"
         backend = nvimgcodec.Backend(nvimgcodec.HW_GPU_ONLY if gpu else nvimgcodec.CPU_ONLY)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
