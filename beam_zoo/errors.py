@@ -90,23 +90,39 @@ def one_line(error: object, limit: int = 500) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+_KINDS: dict[str, type[UserError] | type[StorageFull] | type[RunFailed]] = {
+    kind.__name__: kind for kind in (UserError, StorageFull, RunFailed)
+}
+_TRACEBACK = "Traceback (most recent call last):"
+_OURS = re.compile(rf"beam_zoo\.errors\.({'|'.join(_KINDS)}): (.*)")
+_WHILE_RUNNING = re.compile(r" \[while running '.*", re.DOTALL)
+"""What Beam appends to the text of an error: the name of the step."""
+
+
 def known_error(error: BaseException) -> UserError | StorageFull | RunFailed | None:
     """The error of ours that a runner wrapped, if there is one.
 
-    Runners re-raise a worker's exception in several shapes: the same type with "[while running
-    'step']" appended, a chained cause, or a RuntimeError whose text is the worker's traceback.
+    Runners re-raise a worker's exception in several shapes: the same type with "[while running 'step']" appended, a chained
+    cause, or an exception whose text has the worker's stack trace. Of a stack trace only the line counts that names the
+    exception: a file name or a message may say anything.
     """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, UserError | StorageFull | RunFailed):
-            return type(seen)(re.sub(r" \[while running '.*", "", str(seen), flags=re.DOTALL))
+            text = _WHILE_RUNNING.sub("", str(seen))
+            return seen if text == str(seen) else type(seen)(text)
         seen = seen.__cause__ or seen.__context__
-    found = re.search(
-        r"beam_zoo\.errors\.(UserError|StorageFull|RunFailed): (.*?)( \[while running|\\n|\n|$)", str(error)
-    )
-    if found is None:
-        return None
-    for kind in (UserError, StorageFull, RunFailed):
-        if found[1] == kind.__name__:
-            return kind(found[2])
-    return None
+    return _of_stack_trace(str(error))
+
+
+def _of_stack_trace(text: str) -> UserError | StorageFull | RunFailed | None:
+    """Python's last stack trace in a text: after its indented lines comes the exception."""
+    _, header, trace = text.rpartition(_TRACEBACK)
+    line = next((line for line in trace.splitlines() if line and not line[0].isspace()), "")
+    found = _OURS.match(line) if header else None
+    return _KINDS[found[1]](_WHILE_RUNNING.sub("", found[2])) if found else None
+
+
+def reports_known_error(text: str) -> bool:
+    """Whether a text ends in a stack trace of an error of ours."""
+    return _of_stack_trace(text) is not None

@@ -26,6 +26,7 @@ from beam_zoo.members.member import Member, from_json, to_json
 from beam_zoo.plan.rows import RowWriter, rows_file
 from beam_zoo.plan.snippet import Snippet
 from beam_zoo.storage.files import (
+    compare_and_swap,
     exists,
     for_arrow,
     is_folder,
@@ -33,11 +34,11 @@ from beam_zoo.storage.files import (
     publish,
     read_bytes,
     read_file,
-    read_json,
+    read_version,
     remove,
     remove_folder,
     sha256,
-    stamp,
+    to_json_bytes,
     write_json,
 )
 from beam_zoo.storage.layout import PLAN, PLAN_FILE
@@ -261,18 +262,32 @@ def read(output: str) -> Plan | None:
     """
     path = _path(output)
     try:
-        content = read_json(path)
+        data = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"cannot read the plan {path}: {error}") from None
+    return _parse(data, path)
+
+
+def _parse(data: bytes, path: str) -> Plan:
     try:
+        content = json.loads(data)
         if content.pop("format") != FORMAT:
             raise UserError(
                 f"{path} was made by another version of this program: use that, or another --output"
             )
-        members = tuple(from_json(member) for member in content.pop("members"))
-        return Plan(**{**content, "members": members, "carried": tuple(content["carried"])})
+        members = content.pop("members")
+        for cls, found in ((Plan, content), *((Member, member) for member in members)):
+            if unknown := set(found) - {field.name for field in dataclasses.fields(cls)}:
+                raise UserError(
+                    f"{path} was made by a newer version of this program (it has {unknown.pop()!r}): "
+                    "use that version, or another --output"
+                )
+        carried = tuple(content["carried"])
+        return Plan(**{**content, "members": tuple(map(from_json, members)), "carried": carried})
+    except ValueError as error:
+        raise UserError(f"cannot read the plan {path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
         raise UserError(f"the plan {path} is damaged: restore it, or use another --output") from None
 
@@ -339,8 +354,12 @@ def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) ->
     Raises:
         UserError: another job has put a plan of its own there.
     """
-    before, there = _stamp(output), read(output)
-    if there is None or before is None or there.fingerprint != plan.fingerprint:
+    try:
+        before = read_version(_path(output))
+    except OSError as error:
+        raise UserError(f"cannot read the plan {_path(output)}: {error.strerror}") from None
+    there = _parse(before.data, _path(output))
+    if there.fingerprint != plan.fingerprint:
         raise UserError(
             f"another job has just planned something else in {output}: look what it does, then run again"
         )
@@ -349,15 +368,8 @@ def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) ->
     last = rows_file(plan.carried_folder(output), plan.table_parts - 1)
     if batches is not None and plan.carried and not exists(last):
         _write_rows([_row_writer(plan, plan.carried_folder(output), plan.carried)], batches)
-    if _stamp(output) != before or not write_json(_path(output), _content(plan), only=before[-1]):
+    if not compare_and_swap(_path(output), before, to_json_bytes(_content(plan))):
         raise UserError(f"another job has just changed the plan of {output}: run the same command again")
-
-
-def _stamp(output: str) -> list[Any] | None:
-    try:
-        return stamp(_path(output))
-    except FileNotFoundError:
-        return None
 
 
 def _path(output: str) -> str:

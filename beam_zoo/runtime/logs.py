@@ -2,15 +2,7 @@
 
 import logging
 
-from beam_zoo.errors import known_error
-
-# What a runner logs of errors that the command itself reports, in one line, at its end.
-_REPORTED = (
-    "beam_zoo.errors.UserError",
-    "beam_zoo.errors.StorageFull",
-    "beam_zoo.errors.RunFailed",
-    "KeyboardInterrupt",
-)
+from beam_zoo.errors import known_error, reports_known_error
 
 # Cloud clients that are not needed; settings of Beam that are as they should be here.
 _OF_NO_USE = (
@@ -46,7 +38,10 @@ def worth_showing(record: logging.LogRecord) -> bool:
     text = record.getMessage() + (record.exc_text or "")
     if _JAVA_TRACE in text:  # of a job that failed: the command says why at its end
         return False
-    return not any(words in text for words in _REPORTED + _OF_NO_USE)
+    # The command itself reports errors of ours, in one line at its end.
+    if reports_known_error(text) or "KeyboardInterrupt" in text:
+        return False
+    return not any(words in text for words in _OF_NO_USE)
 
 
 def was_interrupted(error: BaseException) -> bool:

@@ -5,18 +5,26 @@ Functions raise what the operating system would raise, whichever it is.
 """
 
 import contextlib
+import dataclasses
 import errno
+import functools
 import hashlib
 import io
 import json
+import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from beam_zoo.errors import StorageFull, UserError, one_line
 from beam_zoo.storage import gcs
+
+LOGGER = logging.getLogger("beam_zoo")
+CLAIM_SECONDS = 60
+"""After so many seconds a claim to replace a file is taken for one of a process that was killed."""
 
 
 def is_remote(path: str) -> bool:
@@ -84,14 +92,13 @@ def storage(path: str) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def publish(path: str, data: Any, *, replace: bool = False, only: int | None = None) -> bool:
+def publish(path: str, data: Any, *, replace: bool = False) -> bool:
     """Give a file its name when its bytes are safe: whole, or not at all.
 
     Args:
         path: the final name; its folder is made if absent.
         data: the file's bytes.
         replace: for views, which may be built anew; parts are never replaced.
-        only: the generation of the object that may be replaced, and no other.
 
     Returns:
         Whether it was this call that wrote it: of two writers of a part the first wins.
@@ -102,7 +109,7 @@ def publish(path: str, data: Any, *, replace: bool = False, only: int | None = N
     """
     with storage(path):
         if is_object(path):
-            return gcs.write(path, data, replace=replace, only=only)
+            return gcs.write(path, data, replace=replace)
         return _publish(path, data, replace)
 
 
@@ -139,10 +146,71 @@ def _link(temporary: str, path: str) -> None:
         ) from None
 
 
-def write_json(path: str, content: dict[str, Any], *, replace: bool = True, only: int | None = None) -> bool:
+def write_json(path: str, content: dict[str, Any], *, replace: bool = True) -> bool:
     """Write, or replace, a JSON file; see `publish`."""
-    data = json.dumps(content, indent=1, ensure_ascii=False).encode()
-    return publish(path, data, replace=replace, only=only)
+    return publish(path, to_json_bytes(content), replace=replace)
+
+
+def to_json_bytes(content: dict[str, Any]) -> bytes:
+    """A mapping as the bytes of a JSON file."""
+    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A file as it was read: what `compare_and_swap` may replace.
+
+    Attributes:
+        data: its bytes.
+        generation: of an object; 0 of a local file.
+    """
+
+    data: bytes
+    generation: int
+
+
+def read_version(path: str) -> Version:
+    """All bytes of a file, to be replaced by `compare_and_swap`.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    # An object that changes in between has a later generation, and the swap will fail.
+    generation = gcs.stat(path)[1] if is_object(path) else 0
+    return Version(read_bytes(path), generation)
+
+
+def compare_and_swap(path: str, before: Version, data: bytes) -> bool:
+    """Replace a file if it is still what was read: of several processes that do so at the same time, one wins.
+
+    Args:
+        path: the file.
+        before: what was read.
+        data: the new bytes.
+
+    Returns:
+        Whether it was replaced.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: the folder cannot be written.
+    """
+    with storage(path):
+        if is_object(path):
+            return gcs.write(path, data, replace=True, only=before.generation)
+        folder, name = os.path.split(path)
+        # Whoever makes this link may replace these very bytes. One that a killed process left is old.
+        claim = os.path.join(folder, f".{name}.{sha256(before.data)[:32]}")
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.stat(claim).st_mtime > CLAIM_SECONDS:
+                os.unlink(claim)
+        if not _publish(claim, b"", replace=False):
+            return False
+        try:
+            return read_bytes(path) == before.data and _publish(path, data, replace=True)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(claim)
 
 
 def sync_file(path: str) -> None:
@@ -155,8 +223,40 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Make names that were added to a local folder durable."""
-    sync_file(folder)
+    """Make names that were added to a local folder durable; where the file system cannot, say so once."""
+    try:
+        sync_file(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+        _warn_of_names(os.stat(folder).st_dev, folder)
+
+
+@functools.cache
+def _warn_of_names(device: int, folder: str) -> None:
+    LOGGER.warning(
+        "the file system of %s does not sync folders: after a power cut the last files may be missing there, and are then "
+        "predicted again",
+        folder,
+    )
+
+
+def check_hard_links(folder: str) -> None:
+    """Refuse a local folder whose file system has no hard links, by which parts get their names; leaves nothing.
+
+    Raises:
+        StorageFull: the disk or the quota is full.
+        UserError: it has none, or cannot be written.
+    """
+    temporary = os.path.join(folder, f".beam-zoo.{uuid.uuid4().hex}")
+    with storage(folder):
+        try:
+            with open(temporary, "xb"):
+                _link(temporary, f"{temporary}.link")
+        finally:
+            for path in (temporary, f"{temporary}.link"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
 
 def read_bytes(path: str) -> bytes:

@@ -6,6 +6,7 @@ was written before them, and a precondition on the generation makes "create if a
 Google's application default ones; STORAGE_EMULATOR_HOST names an emulator instead.
 """
 
+import base64
 import contextlib
 import errno
 import functools
@@ -73,7 +74,7 @@ def write(path: str, data: Any, *, replace: bool, only: int | None = None) -> bo
         only: the generation that may be replaced, and no other.
 
     Returns:
-        False if there was one already, or another one, and it stays.
+        False if there was one already, or another one, with other bytes, and it stays.
 
     Raises:
         OSError: it cannot be written.
@@ -89,8 +90,19 @@ def write(path: str, data: Any, *, replace: bool, only: int | None = None) -> bo
                 io.BytesIO(data), size=len(data), if_generation_match=generation, retry=_retries()
             )
         except PreconditionFailed:
-            return False
+            # The client tries again where an answer was lost: then what is there is what it wrote itself.
+            return _holds(path, data)
     return True
+
+
+def _holds(path: str, data: Any) -> bool:
+    """Whether an object has these bytes, by its size and checksum."""
+    import google_crc32c
+
+    blob = _blob(path)
+    blob.reload()
+    checksum = google_crc32c.Checksum(bytes(data)).digest()
+    return int(blob.size) == len(data) and base64.b64decode(blob.crc32c) == checksum
 
 
 def stat(path: str) -> tuple[int, int]:

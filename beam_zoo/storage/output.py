@@ -61,6 +61,8 @@ def check(output: str, *, overwrite: bool) -> None:
         parent = os.path.dirname(parent)
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"output {output} cannot be written: {parent} is not a writable folder")
+    if not is_output(output):  # else it has parts, which are linked to their names
+        files.check_hard_links(parent)
 
 
 def _check_content(output: str, overwrite: bool) -> None:

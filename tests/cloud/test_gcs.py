@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from google.cloud import storage
 
 from beam_zoo.errors import RunFailed, UserError
@@ -195,8 +196,39 @@ def test_paths_of_another_kind():
 def test_only_the_generation_that_was_read_is_replaced(bucket):
     path = bucket.path("plan.json")
     files.publish(path, b"1")
-    generation = files.stamp(path)[-1]
+    before = files.read_version(path)
     files.publish(path, b"2", replace=True)
-    assert not files.publish(path, b"3", replace=True, only=generation)
+    assert not files.compare_and_swap(path, before, b"3")
     assert files.read_bytes(path) == b"2"
-    assert files.publish(path, b"3", replace=True, only=files.stamp(path)[-1])
+    assert files.compare_and_swap(path, files.read_version(path), b"3")
+    assert files.read_bytes(path) == b"3"
+
+
+@pytest.fixture
+def lost_answers(monkeypatch):
+    """The first answer to an upload is lost after the server has done its work: the client tries again."""
+    session = gcs._client()._http
+    real, lost = session.request, []
+
+    def request(method, url, *args, **kwargs):
+        answer = real(method, url, *args, **kwargs)
+        if method == "POST" and "upload" in url and not lost:
+            lost.append(answer.status_code)
+            raise requests.exceptions.ConnectionError("the connection was closed")
+        return answer
+
+    monkeypatch.setattr(session, "request", request)
+    return lost
+
+
+def test_a_lost_answer_is_not_another_job(bucket, lost_answers):
+    """What is there already is what this very call wrote."""
+    path = bucket.path("plan.json")
+    assert files.publish(path, b"mine")
+    assert lost_answers == [200] and files.read_bytes(path) == b"mine"
+    lost_answers.clear()
+    assert files.compare_and_swap(path, files.read_version(path), b"mine again")
+    assert lost_answers == [200] and files.read_bytes(path) == b"mine again"
+    lost_answers.clear()
+    assert not files.publish(path, b"another's")
+    assert files.read_bytes(path) == b"mine again"
