@@ -7,7 +7,6 @@ Functions raise what the operating system would raise, whichever it is.
 import contextlib
 import dataclasses
 import errno
-import functools
 import hashlib
 import io
 import json
@@ -25,6 +24,10 @@ from beam_zoo.storage import gcs
 LOGGER = logging.getLogger("beam_zoo")
 CLAIM_SECONDS = 60
 """After so many seconds a claim to replace a file is taken for one of a process that was killed."""
+
+
+_TOLD: set[int] = set()
+"""File systems of which a warning was given."""
 
 
 def is_remote(path: str) -> bool:
@@ -229,16 +232,14 @@ def sync_folder(folder: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
-        _warn_of_names(os.stat(folder).st_dev, folder)
-
-
-@functools.cache
-def _warn_of_names(device: int, folder: str) -> None:
-    LOGGER.warning(
-        "the file system of %s does not sync folders: after a power cut the last files may be missing there, and are then "
-        "predicted again",
-        folder,
-    )
+        device = os.stat(folder).st_dev
+        if device not in _TOLD:
+            _TOLD.add(device)
+            LOGGER.warning(
+                "the file system of %s does not sync folders: after a power cut the last files may be missing there, and are "
+                "then predicted again",
+                folder,
+            )
 
 
 def check_hard_links(folder: str) -> None:
