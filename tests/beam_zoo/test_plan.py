@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_zoo.audit import plan as audit_plan
-from beam_zoo.audit.audit import Findings
+from beam_zoo.audit import plan_files
+from beam_zoo.audit.findings import Findings
 from beam_zoo.errors import UserError
 from beam_zoo.members.member import Member
 from beam_zoo.plan import plan as plans
@@ -103,11 +103,11 @@ def test_dictionaries_inside_of_lists_are_carried(tmp_path: Path) -> None:
     plan, output = _plan(20, 5, carried=("words",), carried_digest=digest.finish()), str(tmp_path / "out")
     plans.write(plan, output, iter(table.to_batches()), {})
     findings = Findings()
-    audit_plan._check_carried(plan, output, findings)
+    plan_files.check_carried(plan, output, findings)
     assert not findings.lines
     assert plan.read_table_rows(output, 0)["words"].to_pylist() == words
     wrong = dataclasses.replace(plan, carried_digest="c" * 64)
-    audit_plan._check_carried(wrong, output, findings)
+    plan_files.check_carried(wrong, output, findings)
     assert len(findings.lines) == 1
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import beam_zoo
-from beam_zoo.audit.audit import LINES, Findings
+from beam_zoo.audit.findings import LINES, Findings
 from pipelines import audit, predict, represent
 from tests import checkpoints
 from tests.pipelines import audited as a

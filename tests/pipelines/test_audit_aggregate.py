@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import audit, merge
+from beam_zoo.storage.layout import AGGREGATE_MARK
+from pipelines import audit
 from tests import galaxies
 from tests.pipelines import audited as a
 from tests.pipelines.unions import aggregate
@@ -352,8 +353,8 @@ def test_sources_that_are_not_what_they_were(moved, member_a, capfd):
 def test_the_mark(shuffled, member_a, tmp_path, capfd):
     """A lost one does not matter; a run that has lost its plan is no aggregate."""
     output = a.copy(shuffled, tmp_path)
-    (output / audit.MARK).unlink()
-    assert merge.MARK == audit.MARK and a.audited(output, capfd)[0] == 0
+    (output / AGGREGATE_MARK).unlink()
+    assert a.audited(output, capfd)[0] == 0
     run = shutil.copytree(member_a, tmp_path / "run")
     shutil.rmtree(run / "_plan")
     capfd.readouterr()

@@ -1,0 +1,89 @@
+"""Lines about what is wrong: each names a file, and their number is bounded."""
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from beam_zoo.errors import one_line
+
+LINES = 20
+"""Lines of an element; what else is wrong there is counted."""
+LINES_OF_A_KIND = 3
+"""Lines about the same kind of damage in the same file."""
+
+
+class Findings:
+    """Collects lines, and counts those that are too many.
+
+    Args:
+        folder: that the files are in, where it is not the output itself.
+
+    Attributes:
+        lines: the lines.
+        more: number of lines that were left out.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self.lines: list[str] = []
+        self.more = 0
+        self._folder = folder
+
+    def add(self, file: str, text: str) -> None:
+        """Add a line.
+
+        Args:
+            file: path below the folder.
+            text: what is wrong with the file.
+        """
+        if len(self.lines) < LINES:
+            self.lines.append(one_line(f"{os.path.join(self._folder, file)}: {text}", 600))
+        else:
+            self.more += 1
+
+    def some(self, file: str, texts: Iterable[str]) -> None:
+        """Add a few lines about the same kind of damage, and one with the number of the others."""
+        found = 0
+        for text in texts:
+            found += 1
+            if found <= LINES_OF_A_KIND:
+                self.add(file, text)
+        self._others(file, found)
+
+    def _others(self, file: str, found: int) -> None:
+        if found > LINES_OF_A_KIND:
+            self.add(file, f"... and {found - LINES_OF_A_KIND:,} more like this")
+
+    def numbers(
+        self,
+        file: str,
+        wrong: np.ndarray,
+        ids: list[str],
+        columns: list[str],
+        values: np.ndarray,
+        should: str | np.ndarray,
+    ) -> None:
+        """Add lines about wrong numbers.
+
+        Args:
+            file: path below the folder.
+            wrong: bool, shape (galaxy, column).
+            ids: of the galaxies.
+            columns: names of the columns.
+            values: the numbers, shape (galaxy, column).
+            should: what the numbers should be: a text, or an array of the same shape.
+        """
+        where = np.argwhere(wrong)
+        for row, column in where[:LINES_OF_A_KIND].tolist():
+            right = should if isinstance(should, str) else f"and should be {should[row, column]:.7g}"
+            self.add(file, f"galaxy {ids[row]!r}: {columns[column]} is {values[row, column]:.7g} {right}")
+        self._others(file, len(where))
+
+    def all(self, place: str) -> list[str]:
+        """The lines, and one with the number of those left out.
+
+        Args:
+            place: what the last line names: a table part, for example.
+        """
+        place = os.path.join(self._folder, place)
+        return [*self.lines, *([f"{place}: ... and {self.more:,} lines more"] if self.more else [])]
