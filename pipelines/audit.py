@@ -11,54 +11,24 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.storage import files, layout
+from beam_zoo.storage.output import is_output
 from pipelines import command
 from pipelines.command_line import Parser
 
 if TYPE_CHECKING:
     import apache_beam as beam
 
-    from beam_zoo.audit.aggregate import AggregateAudit
-    from beam_zoo.audit.elements import Checks, Element
+    from beam_zoo.audit.elements import Audit, Element
     from beam_zoo.audit.findings import Findings
-    from beam_zoo.audit.run import RunAudit
 
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
 REPORT = "audit.jsonl"
-
-
-def add_steps(
-    p: "beam.Pipeline", elements: "list[Element]", make_checks: "Callable[[], Checks]", report: str
-) -> None:
-    """The dataflow: one element per table part; only lines and counts come out, into one file of JSON lines.
-
-    Args:
-        p: the pipeline.
-        elements: what is checked; pickled.
-        make_checks: makes the checks, in the workers; pickled.
-        report: folder of the file.
-    """
-    import apache_beam as beam
-
-    from beam_zoo.audit.elements import COUNTS, CheckElement
-
-    found = (
-        p
-        | "table parts" >> beam.Create(elements)
-        | "check" >> beam.ParDo(CheckElement(make_checks)).with_outputs(COUNTS, main="lines")
-    )
-    (
-        (found.lines, found[COUNTS] | "add up" >> beam.CombinePerKey(sum))
-        | beam.Flatten()
-        | "as JSON" >> beam.Map(json.dumps)
-        | "write" >> beam.io.WriteToText(os.path.join(report, REPORT), shard_name_template="", num_shards=1)
-    )
 
 
 def audit(output: str, report: str | None, flags: list[str]) -> int:
@@ -83,20 +53,46 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
         raise UserError(f"--report DIR is missing: the workers of {runner} write there what they find")
     cluster.check(flags)
     findings = Findings()
-    aggregate = _is_aggregate(output)
-    with _folder(report if aggregate else None) as temporary:
-        subject = _open(output, aggregate, temporary, findings)
-        if subject is None:
-            return _say(findings.all("audit"), "")
+    manifest = _read_manifest(output, findings)
+    with _folder(report if _is_aggregate(output) else None) as temporary:
+        what, elements = _open(output, manifest, temporary, findings)
+        if what is None:
+            return _say(findings.all("audit"))
         where = temporary if report is None else report
-        start.run(lambda p: add_steps(p, subject.elements, subject.make_checks, where), flags)
+        start.run(lambda p: add_steps(p, elements, what, where), flags)
         lines, counts = _read_report(where)
-    if counts["elements"] != len(subject.elements):
-        text = f"{counts['elements']:,} of {len(subject.elements):,} checks came back: run it again"
+    if counts["elements"] != len(elements):
+        text = f"{counts['elements']:,} of {len(elements):,} checks came back: run it again"
         findings.add("audit", text)
-    subject.check_counts(counts, findings)
+    what.check_counts(manifest, counts, findings)
     problems = [*findings.all("audit"), *sorted(lines)]
-    return _say(problems, "" if problems else subject.healthy(counts))
+    return _say(problems) if problems else _say([what.healthy(counts)], healthy=True)
+
+
+def add_steps(p: "beam.Pipeline", elements: "list[Element]", what: "Audit", report: str) -> None:
+    """Add the steps to a pipeline: only lines and counts come out, into one file of JSON lines.
+
+    Args:
+        p: the pipeline.
+        elements: what is checked: one for each table part, and one for the files of each plan.
+        what: the audit of the output.
+        report: folder of the file.
+    """
+    import apache_beam as beam
+
+    from beam_zoo.audit.elements import COUNTS, CheckElement
+
+    found = (
+        p
+        | "table parts" >> beam.Create(elements)
+        | "check" >> beam.ParDo(CheckElement(what)).with_outputs(COUNTS, main="lines")
+    )
+    (
+        (found.lines, found[COUNTS] | "add up" >> beam.CombinePerKey(sum))
+        | beam.Flatten()
+        | "as JSON" >> beam.Map(json.dumps)
+        | "write" >> beam.io.WriteToText(os.path.join(report, REPORT), shard_name_template="", num_shards=1)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,51 +113,59 @@ def _main(argv: list[str] | None) -> int:
     return audit(files.absolute(options["output"]), options["report"], flags)
 
 
-def _open(
-    output: str, aggregate: bool, temporary: str, findings: "Findings"
-) -> "RunAudit | AggregateAudit | None":
-    """What is to be audited, or None if plan or manifest are damaged, which is a finding.
+def _read_manifest(output: str, findings: "Findings") -> dict[str, Any]:
+    """The manifest; empty if it is damaged, which is a finding.
 
     Raises:
         UserError: the folder is no complete output.
     """
-    from beam_zoo.audit.aggregate import AggregateAudit
-    from beam_zoo.audit.plan_files import require_usable
-    from beam_zoo.audit.run import RunAudit
-    from beam_zoo.plan import plan as plans
-    from beam_zoo.storage.output import is_output
-
     if not files.is_folder(output):
         what = "is not a folder" if files.exists(output) else f"does not exist{near_path(output)}"
         raise UserError(f"{output} {what}")
-    if not is_output(output) and not aggregate:
+    if not is_output(output) and not _is_aggregate(output):
         raise UserError(
-            f"{output} is not an output of predict or represent, nor of aggregate: it has no plan and no sources"
+            f"{output} is not an output of predict or represent, nor of aggregate: "
+            "it has no plan and no sources"
         )
     path = os.path.join(output, layout.MANIFEST)
     if not files.exists(path):
         raise UserError(f"{path} does not exist: the run is not complete, run the same command again")
-    plan = manifest = None
-    try:
-        if not aggregate:
-            plan = plans.read(output)
-            assert plan is not None
-            require_usable(plan)
-    except Exception as error:  # Damage takes every form.
-        findings.add(layout.PLAN_FILE, f"cannot be read ({type(error).__name__}: {error})")
-        plan = None
     try:
         manifest = files.read_json(path)
         if not isinstance(manifest, dict):
             raise ValueError("it holds no mapping")
+        return manifest
     except (OSError, ValueError) as error:
         findings.add(layout.MANIFEST, f"cannot be read ({error})")
-        return None
-    if aggregate:
+        return {}
+
+
+def _open(
+    output: str, manifest: dict[str, Any], temporary: str, findings: "Findings"
+) -> "tuple[Audit | None, list[Element]]":
+    """The audit and its elements; None if plan or manifest are damaged, which is a finding."""
+    from beam_zoo.audit.aggregate import open_aggregate
+    from beam_zoo.audit.plan_files import require_usable
+    from beam_zoo.audit.run import RunAudit
+    from beam_zoo.plan import plan as plans
+
+    if _is_aggregate(output):
+        if findings.lines:
+            return None, []
         work = os.path.join(temporary, "sources")
         os.mkdir(work)
-        return AggregateAudit(output, manifest, work, findings)
-    return None if plan is None else RunAudit(plan, output, manifest, findings)
+        return open_aggregate(output, manifest, work, findings)
+    plan = None
+    try:
+        plan = plans.read(output)
+        assert plan is not None
+        require_usable(plan)
+    except Exception as error:  # Damage takes every form.
+        findings.add(layout.PLAN_FILE, f"cannot be read ({type(error).__name__}: {error})")
+    if findings.lines or plan is None:
+        return None, []
+    run = RunAudit(plan, output)
+    return run, run.open(manifest, findings)
 
 
 def _is_aggregate(output: str) -> bool:
@@ -194,10 +198,10 @@ def _read_report(report: str) -> tuple[list[str], dict[str, int]]:
     return [each for each in found if isinstance(each, str)], dict(e for e in found if not isinstance(e, str))
 
 
-def _say(problems: list[str], healthy: str) -> int:
-    for line in problems or [healthy]:
+def _say(lines: list[str], healthy: bool = False) -> int:
+    for line in lines:
         print(line)
-    return WRONG if problems else 0
+    return 0 if healthy else WRONG
 
 
 if __name__ == "__main__":

@@ -1,52 +1,50 @@
 """The audit of an aggregate: its sources are what they were, and its tables are what their samples make of them."""
 
+import dataclasses
 import functools
-import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from beam_zoo.audit import manifest as manifests
-from beam_zoo.audit.compare import compare_entries
-from beam_zoo.audit.elements import Checks, Element
+from beam_zoo.audit.elements import Element, NumbersByName
 from beam_zoo.audit.expected import Definitions, ExpectedTablePart
 from beam_zoo.audit.findings import Findings
-from beam_zoo.audit.output_files import (
+from beam_zoo.audit.manifest import (
+    OF_ALL,
+    Types,
     check_output_folder,
-    files_by_table_part,
-    listed_by_table_part,
-    table_part_of_run,
-    table_part_of_tables,
+    check_types,
+    compare_counts,
+    compare_entries,
+    compare_members,
+    find_elements,
+    table_number,
 )
 from beam_zoo.audit.plan_files import require_usable
-from beam_zoo.audit.run import COUNTS, RunChecks
+from beam_zoo.audit.run import RunAudit
 from beam_zoo.audit.table_files import TableChecks, check_readable
 from beam_zoo.errors import StorageFull, UserError, one_line
-from beam_zoo.members.member import to_json
-from beam_zoo.plan.plan import Plan
-from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
 from beam_zoo.union.agreement import open_runs
 from beam_zoo.union.reopen import Reopened, reopen
 from beam_zoo.union.sources import facts_of
 
-OF_MANIFEST: manifests.Kinds = {
+OF_MANIFEST: Types = {
     "sources": list,
     "carried": list,
     "incomplete": str,
     "interval": str,
     "rows_per_table_part": int,
 }
-OF_SOURCE: manifests.Kinds = {"path": str, "fingerprint": str, "parts": list}
-
-Run = tuple[Plan, str]
+OF_SOURCE: Types = {"path": str, "fingerprint": str, "parts": list}
 
 
-class AggregateAudit:
-    """The audit of an output of `aggregate`.
+def open_aggregate(
+    output: str, manifest: dict[str, Any], work: str, findings: Findings
+) -> tuple["AggregateAudit", list[Element]]:
+    """Check the manifest of an aggregate, find its sources, and find the elements.
 
     Args:
         output: its folder.
@@ -55,186 +53,120 @@ class AggregateAudit:
             needed until all elements are checked.
         findings: takes what is wrong.
 
-    Attributes:
-        elements: what is to be checked of the sources and of the aggregate.
-
     Raises:
         StorageFull: the working folder's disk is full.
     """
-
-    def __init__(self, output: str, manifest: dict[str, Any], work: str, findings: Findings) -> None:
-        self._output, self._manifest = output, manifest
-        self.elements: list[Element] = []
-        self._runs: list[Run | None] = []
-        check_output_folder(output, findings)
-        whole = self._check_entries(findings)
-        for number, entry in enumerate(
-            manifest["sources"] if isinstance(manifest.get("sources"), list) else []
-        ):
-            run = _open(number, entry, findings)
-            self._runs.append(run)
-            if run is not None:
-                self.elements += _elements_of(number, entry, *run, findings)
-        self._opened: Reopened | None = None
-        if whole and None not in self._runs:
-            try:
-                self._opened = reopen(output, work)
-            except StorageFull:
-                raise
-            except Exception as error:  # Damage takes every form; the checks of the sources tell more.
-                findings.add(MANIFEST, f"its sources cannot be read together: {_text(error)}")
-        self._check_manifest(findings)
-        self.elements += self._table_elements(findings)
-
-    def _check_entries(self, findings: Findings) -> bool:
-        """Whether the manifest has the entries by which the sources are read."""
-        manifest = self._manifest
-        there = {name: manifest.get(name) for name in OF_MANIFEST}
-        whole = manifests.check_kinds(there, OF_MANIFEST, findings)
-        if whole and not manifest["sources"]:
-            findings.add(MANIFEST, "lists no sources")
-            return False
-        if whole and manifest["rows_per_table_part"] < 1:
-            findings.add(MANIFEST, f"rows_per_table_part is {manifest['rows_per_table_part']}")
-            return False
-        return whole
-
-    def _check_manifest(self, findings: Findings) -> None:
-        manifest = self._manifest
-        manifests.check_kinds(manifest, manifests.OF_AGGREGATES, findings)
-        right: dict[str, Any] = {"command": "aggregate"}
-        if self._opened is not None:
-            union = self._opened.union
-            right |= {"rows_in": union.rows, "tables_fingerprint": union.tables_fingerprint}
-            members = [
-                {**to_json(member), "passes": list(numbers)}
-                for member, numbers in zip(union.members, union.passes, strict=True)
-            ]
-            manifests.check_members(members, manifest.get("members"), findings)
-        compare_entries(manifest, right, "and its sources say", findings)
-
-    def _table_elements(self, findings: Findings) -> list[Element]:
-        """The aggregate's own table parts; where its sources cannot be read, those that it seems to have."""
-        count = sys.maxsize if self._opened is None else self._opened.union.table_parts
-        table_part_of = table_part_of_tables(TABLES, count)
-        files = files_by_table_part(self._output, TABLES, table_part_of, findings)
-        listed = listed_by_table_part(self._manifest, ("tables",), table_part_of, findings)
-        numbers = files.keys() | listed.keys() if self._opened is None else range(count)
-        return [Element(n, tuple(files.get(n, ())), listed.get(n, {})) for n in sorted(numbers)]
-
-    @property
-    def make_checks(self) -> Callable[[], Checks]:
-        """Makes the checks of the elements, in a worker."""
-        return functools.partial(AggregateChecks, self._output, self._runs, self._opened)
-
-    def check_counts(self, counts: dict[str, int], findings: Findings) -> None:
-        """Compare the manifest's counts with the sums over all elements, if all table parts could be read."""
-        if self._opened is not None and counts.get("table parts", 0) == self._opened.union.table_parts:
-            names = {**COUNTS, "rows_incomplete": "incomplete"}
-            manifests.check_counts(self._manifest, names, counts, findings)
-
-    def healthy(self, counts: dict[str, int]) -> str:
-        """The line for an aggregate in which nothing is wrong."""
-        assert self._opened is not None
-        return (
-            f"{self._output}: {self._opened.union.rows:,} rows of {len(self._runs)} sources = "
-            f"{counts['predicted']:,} predicted + {counts['failed']:,} failed; {counts['part files']:,} parts "
-            f"with {counts['part rows']:,} rows of samples and {counts['table files']:,} files of tables are as "
-            "they should be"
-        )
+    check_output_folder(output, findings)
+    whole = check_types({name: manifest.get(name) for name in OF_MANIFEST}, OF_MANIFEST, findings)
+    entries = manifest["sources"] if isinstance(manifest.get("sources"), list) else []
+    if whole and not entries:
+        findings.add(MANIFEST, "lists no sources")
+    if whole and manifest["rows_per_table_part"] < 1:
+        findings.add(MANIFEST, f"rows_per_table_part is {manifest['rows_per_table_part']}")
+        whole = False
+    sources, elements = [], []
+    for number, entry in enumerate(entries):
+        sources.append(source := _open_source(number, entry, findings))
+        if source is not None:
+            elements += _elements_of(source, entry, findings)
+    opened = None
+    if whole and sources and None not in sources:
+        try:
+            opened = reopen(output, work)
+        except StorageFull:
+            raise
+        except Exception as error:  # Damage takes every form; the checks of the sources say more.
+            findings.add(MANIFEST, f"its sources cannot be read together: {_text(error)}")
+    audit = AggregateAudit(output, tuple(sources), opened)
+    return audit, [*elements, *audit.open(manifest, findings)]
 
 
-def _open(number: int, entry: Any, findings: Findings) -> Run | None:
-    """Plan and folder of a source, if it is still the run that the manifest names."""
-    who = f"source {number + 1} of {MANIFEST}"
+def _open_source(number: int, entry: Any, findings: Findings) -> RunAudit | None:
+    """The audit of a source, if it is still the run that the manifest names."""
     if not isinstance(entry, dict):
         findings.add(MANIFEST, f"source {number + 1} is no mapping")
         return None
-    if not manifests.check_kinds(
-        {name: entry.get(name) for name in OF_SOURCE}, OF_SOURCE, findings, f"source {number + 1}: "
-    ):
+    there = {name: entry.get(name) for name in OF_SOURCE}
+    if not check_types(there, OF_SOURCE, findings, f"source {number + 1}: "):
         return None
-    path = entry["path"]
+    who, path, right = f"source {number + 1} of {MANIFEST}", entry["path"], entry["fingerprint"]
     if not is_folder(path):
         findings.add(path, f"{who} is not there: it was moved or removed")
         return None
     try:
         ((plan, folder),) = open_runs([path])
         require_usable(plan)
-        fingerprint = plan.fingerprint
-    except UserError as error:
+    except Exception as error:  # Damage takes every form.
         findings.add(path, f"{who} cannot be read: {_text(error)}")
         return None
-    except Exception as error:
-        findings.add(os.path.join(path, layout.PLAN_FILE), f"cannot be read ({_text(error)})")
+    if plan.fingerprint != right:
+        text = f"its fingerprint is {plan.fingerprint[:12]}..., and was {right[:12]}..."
+        findings.add(path, f"{who} holds another run by now: {text}")
         return None
-    if fingerprint != entry["fingerprint"]:
-        text = f"{who} holds another run by now: its fingerprint is {fingerprint[:12]}..., and was "
-        findings.add(path, text + f"{entry['fingerprint'][:12]}...")
-        return None
-    return plan, folder
+    return RunAudit(plan, folder, number)
 
 
-def _elements_of(
-    number: int, entry: dict[str, Any], plan: Plan, folder: str, findings: Findings
-) -> list[Element]:
+def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings) -> list[Element]:
     """The elements of a source: all of it but its tables, which the aggregate was not made of."""
-    who = f"source {number + 1}: "
-    compare_entries(entry, facts_of(plan), "and its plan says", findings, before=who)
-    in_run = table_part_of_run(plan)
-
-    def table_part_of(path: str) -> int | None:
-        return in_run(path) if os.path.dirname(path) == layout.SAMPLES else None
-
-    own = Findings(folder)
-    files = files_by_table_part(folder, [layout.SAMPLES], table_part_of, own)
-    findings.lines += own.lines
-    listed = listed_by_table_part(entry, ["parts"], table_part_of, findings, who)
-    new = [file for n in files for file in files[n] if file not in listed.get(n, {})]
+    assert source.source is not None
+    who = f"source {source.source + 1}: "
+    compare_entries(entry, facts_of(source.plan), "its plan says", findings, before=who)
+    elements = source.elements(entry, ("parts",), findings)
+    new = [file for element in elements for file in element.files if file not in element.listed]
     if new:
         text = f"has parts that this aggregate was not made of ({len(new):,}, first {new[0]}): build it anew"
-        findings.add(folder, who + text)
-    return [
-        Element(None, source=number, folder=folder),
-        *(
-            Element(n, tuple(files.get(n, ())), listed.get(n, {}), number, folder)
-            for n in range(plan.table_parts)
-        ),
-    ]
+        findings.add(source.output, who + text)
+    return elements
 
 
-class AggregateChecks:
-    """Checks of the elements of an aggregate; memory is that of a stored part, or of a table part's samples.
+@dataclasses.dataclass(frozen=True)
+class AggregateAudit:
+    """The audit of an output of `aggregate`; memory is that of a stored part, or of a table part's samples.
 
-    Args:
-        output: folder of the aggregate.
-        runs: plan and folder of each source, or None for one that is not what it was.
+    Attributes:
+        output: its folder.
+        sources: the audit of each source, or None for one that is not what it was.
         opened: the sources read together, or None if they cannot be.
     """
 
-    def __init__(self, output: str, runs: list[Run | None], opened: Reopened | None) -> None:
-        self._output, self._opened = output, opened
-        self._sources = [run and RunChecks(*run, tables=False) for run in runs]
-        if opened is not None:
-            self._definitions = Definitions(opened.union)
-            self._tables = TableChecks(opened.union, output, self._definitions)
+    output: str
+    sources: tuple[RunAudit | None, ...]
+    opened: Reopened | None
 
-    def check(self, element: Element, findings: Findings) -> dict[str, int]:
+    def open(self, manifest: dict[str, Any], findings: Findings) -> list[Element]:
+        """Check the manifest, and find the elements but for those of the sources."""
+        check_types(manifest, {**OF_ALL, "options": dict}, findings)
+        right: dict[str, Any] = {"command": "aggregate"}
+        table_parts, numbers = sys.maxsize, range(0)  # without the sources: those that there seem to be
+        if self.opened is not None:
+            union = self.opened.union
+            table_parts, numbers = union.table_parts, range(union.table_parts)
+            right |= {"rows_in": union.rows, "tables_fingerprint": union.tables_fingerprint}
+            compare_members(manifest.get("members"), union.members, findings, passes=map(list, union.passes))
+        compare_entries(manifest, right, "its sources say", findings)
+        lists = {"tables": manifest.get("tables")}
+
+        def table_part_of(path: str) -> int | None:
+            return table_number(path, TABLES, table_parts)
+
+        return find_elements(self.output, TABLES, lists, numbers, table_part_of, findings)
+
+    def check(self, element: Element, findings: Findings) -> NumbersByName:
         """Check a source's plan or parts, or the tables of the aggregate; returns counts."""
         if element.source is not None:
-            source = self._sources[element.source]
+            source = self.sources[element.source]
             assert source is not None
             counts = source.check(element, findings)
             return {name: counts[name] for name in ("part files", "part rows") if name in counts}
         counts = {}
-        expected = None if self._opened is None else self._read(self._opened, element, findings, counts)
-        if expected is None:
-            check_readable(self._output, element, findings)
-            return {}
-        return {**counts, "table files": self._tables.check(element, expected, findings)}
+        expected = None if self.opened is None else self._read(self.opened, element, findings, counts)
+        if expected is not None:
+            return {**counts, "table files": self._tables.check(element, expected, findings)}
+        check_readable(self.output, element, findings)
+        return {}
 
     def _read(
-        self, opened: Reopened, element: Element, findings: Findings, counts: dict[str, int]
+        self, opened: Reopened, element: Element, findings: Findings, counts: NumbersByName
     ) -> ExpectedTablePart | None:
         """Read a table part's samples from the sources, whose parts are checked by elements of their own."""
         union = opened.union
@@ -254,13 +186,35 @@ class AggregateChecks:
         predicted = np.concatenate(rows)
         order = np.argsort(predicted, kind="stable")
         failures = {row - start: [failure] for row, _, failure in part.failures}
-        counts |= {
-            "table parts": 1,
-            "predicted": len(predicted),
-            "failed": len(failures),
-            "incomplete": incomplete,
-        }
+        counts |= {"table parts": 1, "predicted": len(predicted)}
+        counts |= {"failed": len(failures), "incomplete": incomplete}
         return ExpectedTablePart(part.rows, predicted[order], failures, set(), np.concatenate(numbers)[order])
+
+    @functools.cached_property
+    def _definitions(self) -> Definitions:
+        assert self.opened is not None
+        return Definitions(self.opened.union)
+
+    @functools.cached_property
+    def _tables(self) -> TableChecks:
+        assert self.opened is not None
+        return TableChecks(self.opened.union, self.output, self._definitions.questions)
+
+    def check_counts(self, manifest: dict[str, Any], counts: NumbersByName, findings: Findings) -> None:
+        """Compare the manifest's counts with the sums over all elements, if all table parts could be read."""
+        if self.opened is not None and counts.get("table parts", 0) == self.opened.union.table_parts:
+            right = {f"rows_{name}": counts[name] for name in ("predicted", "failed", "incomplete")}
+            compare_counts(manifest, right, findings)
+
+    def healthy(self, counts: NumbersByName) -> str:
+        """The line for an aggregate in which nothing is wrong."""
+        assert self.opened is not None
+        number = {name: f"{count:,}" for name, count in counts.items()}
+        return (
+            f"{self.output}: {self.opened.union.rows:,} rows of {len(self.sources)} sources = "
+            f"{number['predicted']} predicted + {number['failed']} failed; {number['part files']} parts with "
+            f"{number['part rows']} rows of samples and {number['table files']} files of tables are as they should be"
+        )
 
 
 def _text(error: Exception) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.special
 
+from beam_zoo.catalogue.read import ID
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import MIXTURE
 from beam_zoo.tables.statistics import INTERVAL
@@ -30,6 +31,9 @@ GALAXIES_BY_DEFINITION = 32
 BOUND_TOLERANCE = 1e-5
 """Between a bound by definition and one by the code that makes the tables."""
 BISECTIONS = 24
+
+Questions = list[tuple[slice, str | None]]
+"""Each question's answers, as a slice of the outputs, and the answer that it is asked after."""
 
 
 @dataclasses.dataclass
@@ -51,31 +55,32 @@ class ExpectedTablePart:
     unknown: set[str]
     numbers: np.ndarray
 
+    @property
+    def predicted_ids(self) -> list[str]:
+        """Ids of the galaxies that have samples."""
+        return self.rows.column(ID).take(pa.array(self.predicted)).to_pylist()
+
 
 class Definitions:
     """Computes the numbers of the advanced table.
 
     Args:
         plan: what the tables are of.
+
+    Attributes:
+        questions: of a tree.
     """
 
     def __init__(self, plan: TablePlan) -> None:
         self._plan, self._statistics = plan, Statistics(plan)
         self._stride = max(1, len(plan.table_rows(0)) // GALAXIES_BY_DEFINITION)
-        self._questions: list[tuple[slice, str | None]] = []
-        if plan.kind == "tree":
-            schema = plan.members[0].schema
-            assert schema is not None
-            start = 0
-            for question, answers in schema["question_answer_pairs"].items():
-                answers = slice(start, start + len(answers))
-                self._questions.append((answers, schema["dependencies"][question]))
-                start = answers.stop
-
-    @property
-    def questions(self) -> list[tuple[slice, str | None]]:
-        """Of a tree: each question's answers, as a slice of the outputs, and the answer that it is asked after."""
-        return self._questions
+        self.questions: Questions = []
+        schema = (plan.members[0].schema if plan.kind == "tree" else None) or {"question_answer_pairs": {}}
+        start = 0
+        for question, answers in schema["question_answer_pairs"].items():
+            columns = slice(start, start + len(answers))
+            self.questions.append((columns, schema["dependencies"][question]))
+            start = columns.stop
 
     def numbers(self, rows: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """The numbers of the advanced table.
@@ -100,7 +105,7 @@ class Definitions:
 
     def _tree(self, rows: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         a, total = samples.astype(np.float64), np.empty(samples.shape)
-        for answers, _ in self._questions:
+        for answers, _ in self.questions:
             total[..., answers] = a[..., answers].sum(axis=-1, keepdims=True)
         out[..., 0] = (a / total).mean(axis=1)
         out[..., 3] = self._asked(out[..., 0])
@@ -114,11 +119,11 @@ class Definitions:
 
     def _asked(self, fraction: np.ndarray) -> np.ndarray:
         asked = np.ones_like(fraction)
-        for answers, after in self._questions:
+        for answers, after in self.questions:
             while after is not None:
                 column = self._plan.outputs.index(after)
                 asked[:, answers] *= fraction[:, column, None]
-                after = next(a for those, a in self._questions if those.start <= column < those.stop)
+                after = next(a for those, a in self.questions if those.start <= column < those.stop)
         return asked
 
 

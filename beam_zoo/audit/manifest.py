@@ -1,49 +1,63 @@
-"""The entries of a manifest but for its lists of files: those of the plan, those that it must have, and the counts."""
+"""The manifest, compared with the plan, with the files that are there and with the counts of all elements."""
 
+import json
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from beam_zoo.audit.compare import compare_entries
-from beam_zoo.audit.findings import Findings
+from beam_zoo.audit.elements import Element
+from beam_zoo.audit.findings import LINES_OF_A_KIND, Findings
 from beam_zoo.errors import one_line
-from beam_zoo.storage.layout import MANIFEST, REPRESENTATIONS
+from beam_zoo.members.member import Member, to_json
+from beam_zoo.storage import files, layout
+from beam_zoo.storage.layout import MANIFEST, TABLES, part_number, table_file
 
-Kinds = dict[str, type | tuple[type, ...]]
-
-OF_ALL: Kinds = {"versions": dict, "start": str, "end": str, "beam_options": list}
+Types = dict[str, type | tuple[type, ...]]
+OF_ALL: Types = {"versions": dict, "start": str, "end": str, "beam_options": list}
 """What every manifest has, and nothing else in the output says."""
-OF_RUNS: Kinds = {**OF_ALL, "galaxies_per_second": (int, float)}
-OF_RUNS_BUT_FINISH: Kinds = {"options": dict, "device": str}
-OF_AGGREGATES: Kinds = {**OF_ALL, "options": dict}
 
 
-def check_kinds(content: dict[str, Any], kinds: Kinds, findings: Findings, who: str = "") -> bool:
-    """Whether entries are there, and of the right types; what is wrong is found.
-
-    Args:
-        content: the manifest, or a part of it.
-        kinds: of the entries.
-        findings: takes the lines.
-        who: begins a line, where the entries are those of a source.
-    """
+def check_types(content: dict[str, Any], types: Types, findings: Findings, before: str = "") -> bool:
+    """Whether entries of the manifest are there and of the right types; `before` begins a line."""
     wrong = [
         name
-        for name, kind in kinds.items()
+        for name, kind in types.items()
         if not isinstance(content.get(name), kind) or isinstance(content[name], bool)
     ]
     for name in wrong:
         value = f"is {one_line(repr(content[name]), 80)}" if name in content else "is missing"
-        findings.add(MANIFEST, f"{who}{name} {value}")
+        findings.add(MANIFEST, f"{before}{name} {value}")
     return not wrong
 
 
-def check_members(right: list[dict[str, Any]], found: Any, findings: Findings) -> None:
-    """Compare the manifest's members.
+def compare_entries(
+    found: dict[str, Any],
+    right: dict[str, Any],
+    says: str,
+    findings: Findings,
+    before: str = "",
+    after: str = "",
+) -> None:
+    """Find entries of the manifest that are not what they should be.
 
     Args:
-        right: what they should be.
-        found: what the manifest has.
-        findings: takes what is wrong.
+        found: the manifest, or a part of it.
+        right: what it should have.
+        says: what it is compared with, for example `the plan says`.
+        findings: takes the lines.
+        before, after: what a line has before and after the name of an entry.
     """
+    for name, value in right.items():
+        if json.dumps(found.get(name), sort_keys=True) != json.dumps(value, sort_keys=True):
+            ours, theirs = (one_line(repr(each), 80) for each in (found.get(name), value))
+            findings.add(MANIFEST, f"{before}{name}{after} is {ours}, and {says} {theirs}")
+
+
+def compare_members(found: Any, members: Iterable[Member], findings: Findings, **more: Iterable[Any]) -> None:
+    """Compare the manifest's members with those of the plan, which may have more entries, one of each member."""
+    right = [to_json(member) for member in members]
+    for name, values in more.items():
+        right = [{**member, name: value} for member, value in zip(right, values, strict=True)]
     there = found if isinstance(found, list) else []
     names = [member.get("name") if isinstance(member, dict) else None for member in there]
     if names != [member["name"] for member in right]:
@@ -51,30 +65,89 @@ def check_members(right: list[dict[str, Any]], found: Any, findings: Findings) -
         return
     for ours, theirs in zip(there, right, strict=True):
         every = {key: theirs.get(key) for key in sorted({*ours, *theirs})}
-        compare_entries(ours, every, "and the plan says", findings, after=f" of member {theirs['name']}")
+        compare_entries(ours, every, "the plan says", findings, after=f" of member {theirs['name']}")
 
 
-def check_counts(
-    manifest: dict[str, Any], names: dict[str, str], counts: dict[str, int], findings: Findings
-) -> None:
-    """Compare the manifest's counts of galaxies, and the lengths of features, with what all elements found.
+def compare_counts(manifest: dict[str, Any], right: dict[str, int], findings: Findings) -> None:
+    """Compare the manifest's numbers of galaxies with those that were found."""
+    for name, number in right.items():
+        found = manifest.get(name)
+        if found != number or isinstance(found, bool):
+            findings.add(MANIFEST, f"{name} is {found!r}, and {number:,} were found in the parts")
+
+
+def names_in(output: str, folder: str) -> list[str]:
+    """Names in a folder of the output, without left-overs: names that begin with `.` or `_`."""
+    try:
+        return [name for name in files.names(os.path.join(output, folder)) if name[0] not in "._"]
+    except NotADirectoryError:
+        return []
+
+
+def check_output_folder(output: str, findings: Findings) -> None:
+    """Find names in the output's own folder that this program does not write."""
+    known = {*TABLES, layout.SAMPLES, layout.REPRESENTATIONS, MANIFEST}
+    foreign = [name for name in names_in(output, "") if name not in known]
+    for name in foreign[:LINES_OF_A_KIND]:
+        findings.add(name, "does not belong there")
+    if len(foreign) > LINES_OF_A_KIND:
+        findings.add(".", f"... and {len(foreign) - LINES_OF_A_KIND:,} more like this")
+
+
+def find_elements(
+    output: str,
+    folders: Iterable[str],
+    lists: dict[str, Any],
+    numbers: Iterable[int],
+    table_part_of: Callable[[str], int | None],
+    findings: Findings,
+    source: int | None = None,
+) -> list[Element]:
+    """The table parts, with their files that are there and those that the manifest lists.
 
     Args:
-        manifest: the output's manifest.
-        names: the manifest's counts -> those of the elements.
-        counts: sums over the elements.
-        findings: takes what is wrong.
+        output: folder of the output, or of a source.
+        folders: in which the files are.
+        lists: the manifest's lists of files, by name.
+        numbers: of the table parts; others are added if they have files.
+        table_part_of: gives the table part of a file, or None for one that cannot be there.
+        findings: takes what is wrong with names and lists.
+        source: number of the source.
     """
-    for name, key in names.items():
-        found = manifest.get(name)
-        if found != counts.get(key, 0) or isinstance(found, bool):
-            findings.add(MANIFEST, f"{name} is {found!r}, and {counts.get(key, 0):,} were found in the parts")
-    lengths: dict[str, list[str]] = {}
-    for name in counts:
-        if name.startswith("features\t"):
-            _, member, length = name.split("\t")
-            lengths.setdefault(member, []).append(length)
-    for member, found_lengths in sorted(lengths.items()):
-        if len(found_lengths) > 1:
-            text = f"features have lengths {', '.join(sorted(found_lengths))}"
-            findings.add(f"{REPRESENTATIONS}/{member}", text)
+    who, above = ("", "") if source is None else (f"source {source + 1}: ", output)
+    there: dict[int, list[str]] = {}
+    for folder in folders:
+        names = sorted(names_in(output, folder), key=lambda name: part_number(name) or (-1, 0))
+        found = {f"{folder}/{name}": table_part_of(f"{folder}/{name}") for name in names}
+        foreign = [os.path.basename(file) for file, number in found.items() if number is None]
+        findings.some(os.path.join(above, folder), (f"{name} does not belong there" for name in foreign))
+        for file, number in found.items():
+            if number is not None:
+                there.setdefault(number, []).append(file)
+    listed: dict[int, dict[str, dict[str, Any]]] = {}
+    for key, entries in lists.items():
+        if not isinstance(entries, list):
+            findings.add(MANIFEST, f"{who}has no list {key!r}")
+            continue
+        for entry in entries:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            number = table_part_of(name) if isinstance(name, str) else None
+            if not isinstance(name, str):
+                findings.add(MANIFEST, f"{who}has an entry of {key!r} without a name: {entry!r}")
+            elif number is None:
+                findings.add(MANIFEST, f"{who}lists {name!r}, which is no file of this plan")
+            elif name in listed.setdefault(number, {}):
+                findings.add(MANIFEST, f"{who}lists {name!r} twice")
+            else:
+                listed[number][name] = entry
+    every = sorted({*numbers, *there, *listed})
+    return [Element(n, tuple(there.get(n, ())), listed.get(n, {}), source, above) for n in every]
+
+
+def table_number(path: str, tables: Iterable[str], table_parts: int) -> int | None:
+    """The number of a part of one of these tables, or None for another path."""
+    folder, name = os.path.split(path)
+    number, _ = part_number(name) or (table_parts, 0)
+    return (
+        number if folder in tables and number < table_parts and path == table_file(folder, number) else None
+    )

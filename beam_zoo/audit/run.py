@@ -1,23 +1,26 @@
 """The audit of a run: the files of its plan, and each table part with the stored parts that it was made of."""
 
+import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
-from beam_zoo.audit import manifest as manifests
-from beam_zoo.audit.compare import compare_entries
-from beam_zoo.audit.elements import Checks, Element
+from beam_zoo.audit.elements import Element, NumbersByName
 from beam_zoo.audit.expected import Definitions, ExpectedTablePart
 from beam_zoo.audit.findings import Findings
-from beam_zoo.audit.output_files import (
+from beam_zoo.audit.manifest import (
+    OF_ALL,
     check_output_folder,
-    files_by_table_part,
-    listed_by_table_part,
+    check_types,
+    compare_counts,
+    compare_entries,
+    compare_members,
+    find_elements,
     names_in,
-    table_part_of_run,
+    table_number,
 )
 from beam_zoo.audit.plan_files import check_plan_files
 from beam_zoo.audit.stored_parts import StoredPartChecks
@@ -25,52 +28,31 @@ from beam_zoo.audit.table_files import TableChecks
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import one_line
 from beam_zoo.images.failure import Failure
-from beam_zoo.members.member import to_json
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
 from beam_zoo.storage import layout
-from beam_zoo.storage.layout import MANIFEST, TABLES
-
-COUNTS = {"rows_predicted": "predicted", "rows_failed": "failed"}
-"""Counts of the manifest -> counts of the elements."""
+from beam_zoo.storage.layout import FAILURES, MANIFEST, TABLES
 
 
+@dataclasses.dataclass(frozen=True)
 class RunAudit:
-    """The audit of an output of `predict` or `represent`.
+    """The audit of an output of `predict` or `represent`, or of what a source of an aggregate stores.
 
-    Args:
-        plan: its plan.
-        output: its folder.
-        manifest: the content of its manifest.
+    Memory is that of a stored part and of a table part's numbers.
 
     Attributes:
-        elements: what is to be checked.
+        plan: the plan of the run.
+        output: its folder.
+        source: number of the source, whose tables are not checked, or None for an output.
     """
 
-    def __init__(self, plan: Plan, output: str, manifest: dict[str, Any], findings: Findings) -> None:
-        self._plan, self._output, self._manifest = plan, output, manifest
-        self._check_manifest(findings)
-        check_output_folder(output, findings)
-        members = [member.name for member in plan.members] if plan.command == "represent" else []
-        others = [name for name in names_in(output, layout.REPRESENTATIONS) if name not in members]
-        findings.some(layout.REPRESENTATIONS, (f"{name} does not belong there" for name in others))
-        # Folders that this command does not write must be empty.
-        folders = dict.fromkeys([*parts.folders(plan), layout.SAMPLES, *TABLES])
-        table_part_of = table_part_of_run(plan)
-        files = files_by_table_part(output, folders, table_part_of, findings)
-        listed = listed_by_table_part(manifest, ("tables", "parts"), table_part_of, findings)
-        self.elements = [
-            Element(None),
-            *(Element(n, tuple(files.get(n, ())), listed.get(n, {})) for n in range(plan.table_parts)),
-        ]
+    plan: Plan
+    output: str
+    source: int | None = None
 
-    @property
-    def make_checks(self) -> Callable[[], Checks]:
-        """Makes the checks of the elements, in a worker."""
-        return functools.partial(RunChecks, self._plan, self._output)
-
-    def _check_manifest(self, findings: Findings) -> None:
-        plan, manifest = self._plan, self._manifest
+    def open(self, manifest: dict[str, Any], findings: Findings) -> list[Element]:
+        """Check the manifest of an output, and find the elements."""
+        plan = self.plan
         right = {
             "command": plan.command,
             "rows_in": plan.rows,
@@ -78,92 +60,117 @@ class RunAudit:
             "fingerprint": plan.fingerprint,
             "tables_fingerprint": plan.tables_fingerprint,
         }
-        compare_entries(manifest, right, "and the plan says", findings)
-        manifests.check_members(
-            [to_json(member) for member in plan.members], manifest.get("members"), findings
-        )
+        compare_entries(manifest, right, "the plan says", findings)
+        compare_members(manifest.get("members"), plan.members, findings)
         # `finish` writes neither options nor device.
         either = "options" in manifest or "device" in manifest
-        kinds = {**manifests.OF_RUNS, **(manifests.OF_RUNS_BUT_FINISH if either else {})}
-        manifests.check_kinds(manifest, kinds, findings)
+        types = {**OF_ALL, "galaxies_per_second": (int, float)}
+        check_types(manifest, types | ({"options": dict, "device": str} if either else {}), findings)
+        check_output_folder(self.output, findings)
+        members = [member.name for member in plan.members] if plan.command == "represent" else []
+        foreign = [name for name in names_in(self.output, layout.REPRESENTATIONS) if name not in members]
+        findings.some(layout.REPRESENTATIONS, (f"{name} does not belong there" for name in foreign))
+        return self.elements(manifest, ("tables", "parts"), findings)
 
-    def check_counts(self, counts: dict[str, int], findings: Findings) -> None:
-        """Compare the manifest's counts with the sums over all elements."""
-        manifests.check_counts(self._manifest, COUNTS, counts, findings)
-        reused, predicted = self._manifest.get("rows_reused"), counts.get("predicted", 0)
-        if not isinstance(reused, int) or isinstance(reused, bool) or not 0 <= reused <= predicted:
-            findings.add(MANIFEST, f"rows_reused is {reused!r}, and {predicted:,} were predicted")
+    def elements(self, lists: dict[str, Any], names: tuple[str, ...], findings: Findings) -> list[Element]:
+        """The elements.
 
-    def healthy(self, counts: dict[str, int]) -> str:
-        """The line for an output in which nothing is wrong."""
-        what = "samples" if self._plan.command == "predict" else "features"
-        return (
-            f"{self._output}: {self._plan.rows:,} rows of the plan = {counts['predicted']:,} predicted + "
-            f"{counts['failed']:,} failed; {counts['part files']:,} parts with {counts['part rows']:,} rows of {what} "
-            f"and {counts['table files']:,} files of tables are as they should be"
-        )
+        Args:
+            lists: has the manifest's lists of files.
+            names: of these lists.
+            findings: takes what is wrong with them, and names of files that cannot be there.
+        """
+        folders = parts.folders(self.plan)
+        if self.source is None:  # what a run does not write must be empty
+            folders = list(dict.fromkeys([*folders, layout.SAMPLES, *TABLES]))
+        some = {name: lists.get(name) for name in names}
+        numbers = range(self.plan.table_parts)
+        found = find_elements(self.output, folders, some, numbers, self._table_part_of, findings, self.source)
+        return [Element(None, source=self.source, folder=found[0].folder), *found]
 
+    def _table_part_of(self, path: str) -> int | None:
+        plan, (folder, name) = self.plan, os.path.split(path)
+        if folder in parts.folders(plan):
+            number, attempt = layout.part_number(name) or (plan.snippets, 0)
+            right = number < plan.snippets and name == layout.part_name(number, attempt)
+            return plan.table_part(number) if right else None
+        tables = TABLES if plan.command == "predict" else (FAILURES,)
+        return None if self.source is not None else table_number(path, tables, plan.table_parts)
 
-class RunChecks:
-    """Checks of a run's elements; memory is that of a stored part and of a table part's numbers.
-
-    Args:
-        plan: the plan of the run.
-        output: its folder.
-        tables: whether the tables are checked too, or only what is stored.
-    """
-
-    def __init__(self, plan: Plan, output: str, tables: bool = True) -> None:
-        self._plan, self._output, self._with_tables = plan, output, tables
-        self._definitions = Definitions(plan)
-        self._tables = TableChecks(plan, output, self._definitions)
-
-    def check(self, element: Element, findings: Findings) -> dict[str, int]:
+    def check(self, element: Element, findings: Findings) -> NumbersByName:
         """Check the plan's files, or a table part and the stored parts that it is made of; returns counts."""
         if element.number is None:
-            check_plan_files(self._plan, self._output, findings)
+            check_plan_files(self.plan, self.output, findings)
             return {}
-        counts: dict[str, int] = {}
+        counts: NumbersByName = {}
         expected = self._read(element, element.number, findings, counts)
-        if expected is not None and self._with_tables:
+        if expected is not None and self.source is None:
             counts["table files"] = self._tables.check(element, expected, findings)
         return counts
 
+    @functools.cached_property
+    def _definitions(self) -> Definitions:
+        return Definitions(self.plan)
+
+    @functools.cached_property
+    def _tables(self) -> TableChecks:
+        return TableChecks(self.plan, self.output, self._definitions.questions)
+
     def _read(
-        self, element: Element, number: int, findings: Findings, counts: dict[str, int]
+        self, element: Element, number: int, findings: Findings, counts: NumbersByName
     ) -> ExpectedTablePart | None:
         """Read and check the stored parts of a table part, snippet by snippet."""
-        plan, within = self._plan, self._plan.table_rows(number)
+        plan, within = self.plan, self.plan.table_rows(number)
         try:
-            rows = plan.read_table_rows(self._output, number)
+            rows = plan.read_table_rows(self.output, number)
             if rows.num_rows != len(within):
                 raise ValueError(f"they are {rows.num_rows:,}")
         except Exception as error:
-            text = one_line(error, 300).replace(self._output + os.sep, "")
+            text = one_line(error, 300).replace(self.output + os.sep, "")
             findings.add(element.name, f"cannot be checked: its rows of _plan ({text})")
             return None
-        checks = StoredPartChecks(plan, self._output, element, rows, findings)
+        checks = StoredPartChecks(plan, self.output, element, rows, findings)
         ids = rows.column(ID).to_pylist()
         predicted, numbers = [np.zeros(0, np.int64)], [np.zeros((0, len(plan.outputs), 4))]
         failures: dict[int, list[Failure]] = {}
         unknown: set[str] = set()
         for snippet in map(plan.snippet, plan.table_snippets(number)):
             stored, begin = checks.read(snippet), snippet.start - within.start
+            predicted.append(begin + np.array(sorted(stored.where), np.int64))
             if stored.complete:
-                some = {
-                    begin + o: stored.failures[o]
-                    for o in sorted(stored.failures.keys() - stored.where.keys())
-                }
-                failures |= some
+                failed = sorted(stored.failures.keys() - stored.where.keys())
+                failures |= {begin + offset: stored.failures[offset] for offset in failed}
             else:  # a part that cannot be read may have the galaxy
                 unknown |= set(ids[begin : begin + snippet.size])
-            predicted.append(begin + np.array(sorted(stored.where), np.int64))
-            if stored.samples and self._with_tables:
+            if stored.samples and self.source is None:
                 offsets, samples = (np.concatenate(each) for each in zip(*stored.samples, strict=True))
                 order = np.argsort(offsets, kind="stable")
                 numbers.append(self._definitions.numbers(begin + offsets[order], samples[order]))
-        expected = ExpectedTablePart(
-            rows, np.concatenate(predicted), failures, unknown, np.concatenate(numbers)
+        counts |= {"predicted": sum(map(len, predicted)), "failed": len(failures), **checks.counts}
+        return ExpectedTablePart(rows, np.concatenate(predicted), failures, unknown, np.concatenate(numbers))
+
+    def check_counts(self, manifest: dict[str, Any], counts: NumbersByName, findings: Findings) -> None:
+        """Compare the manifest's counts, and the lengths of features, with the sums over all elements."""
+        predicted, failed = counts.get("predicted", 0), counts.get("failed", 0)
+        compare_counts(manifest, {"rows_predicted": predicted, "rows_failed": failed}, findings)
+        reused = manifest.get("rows_reused")
+        if not isinstance(reused, int) or isinstance(reused, bool) or not 0 <= reused <= predicted:
+            findings.add(MANIFEST, f"rows_reused is {reused!r}, and {predicted:,} were predicted")
+        lengths = defaultdict(list)
+        for kind, *of in (name.split("\t") for name in counts):
+            if kind == "features":
+                lengths[of[0]].append(of[1])
+        for member, found in sorted(lengths.items()):
+            if len(found) > 1:
+                text = f"features have lengths {', '.join(sorted(found))}"
+                findings.add(f"{layout.REPRESENTATIONS}/{member}", text)
+
+    def healthy(self, counts: NumbersByName) -> str:
+        """The line for an output in which nothing is wrong."""
+        number = {name: f"{count:,}" for name, count in counts.items()}
+        what = "samples" if self.plan.command == "predict" else "features"
+        return (
+            f"{self.output}: {self.plan.rows:,} rows of the plan = {number['predicted']} predicted + "
+            f"{number['failed']} failed; {number['part files']} parts with {number['part rows']} rows of {what} "
+            f"and {number['table files']} files of tables are as they should be"
         )
-        counts |= {"predicted": len(expected.predicted), "failed": len(failures), **checks.counts}
-        return expected

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
@@ -56,36 +56,50 @@ class StoredPartChecks:
         findings: takes what is wrong.
 
     Attributes:
-        counts: number of part files and of their rows that were read; `features\\tMEMBER\\tLENGTH` for each length
-            of a member's features.
+        counts: number of part files and of their rows that were read; `features\\tMEMBER\\tLENGTH` for each
+            length of a member's features.
     """
 
     def __init__(self, plan: Plan, output: str, element: Element, rows: pa.Table, findings: Findings) -> None:
         self._plan, self._output, self._element, self._findings = plan, output, element, findings
         self._rows = rows
-        self.counts: dict[str, int] = {"part files": 0, "part rows": 0}
-        self._names: dict[tuple[str, int], list[str]] = {}
-        folders = parts.folders(plan)
-        for file in element.files:
+        self.counts = {"part files": 0, "part rows": 0}
+        self._names: dict[tuple[str, int], set[str]] = defaultdict(set)
+        for file in {*element.files, *element.listed}:
             folder, name = os.path.split(file)
             number, _ = part_number(name) or (-1, 0)
-            self._names.setdefault((folder, number), []).append(name)
-        for file in element.listed:
-            if os.path.dirname(file) in folders and file not in element.files:
-                findings.add(file, "is listed in manifest.json and not there")
+            self._names[folder, number].add(name)
 
     def read(self, snippet: Snippet) -> StoredSnippet:
         """Read and check all parts of a snippet."""
         start = self._plan.table_rows(self._element.number or 0).start
-        rows = self._rows.slice(snippet.start - start, snippet.stop - snippet.start)
+        rows = self._rows.slice(snippet.start - start, snippet.size)
         first, *others = [self._folder(f, snippet, rows) for f in parts.folders(self._plan)]
-        # Of `represent`, whose members have a folder each: read_part compares the members' galaxies and failures.
+        # Members of `represent` have a folder each: read_part compares the galaxies and failures in them.
         first.complete &= all(other.complete for other in others)
         return first
 
     def _folder(self, folder: str, snippet: Snippet, rows: pa.Table) -> StoredSnippet:
         stored = StoredSnippet()
-        for file, part in self._parts(folder, snippet, stored):
+        names = {part_name(snippet.number), *self._names[folder, snippet.number]}
+        for name in sorted(names, key=attempt_of):
+            file = f"{folder}/{name}"
+            if file not in self._element.files:
+                listed = (
+                    ": it is listed in manifest.json and not there" if file in self._element.listed else ""
+                )
+                self._findings.add(file, f"is missing{listed}")
+                stored.complete = False
+                continue
+            try:
+                part = parts.read_part(self._plan, self._output, folder, PartRef(snippet.number, name))
+            except Exception as error:
+                text = one_line(error) or type(error).__name__
+                if isinstance(error, KeyError):
+                    text = f"holds a galaxy {error} that its snippet does not have"
+                self._findings.add(file, text.replace(self._output + os.sep, "").removeprefix(f"{file} "))
+                stored.complete = False
+                continue
             self.counts["part files"] += 1
             self.counts["part rows"] += part.table.num_rows
             self._check_listed(file, part)
@@ -96,29 +110,6 @@ class StoredPartChecks:
             else:
                 stored.samples.append((part.offsets[fresh], self._samples(file, part)[fresh]))
         return stored
-
-    def _parts(
-        self, folder: str, snippet: Snippet, stored: StoredSnippet
-    ) -> Iterator[tuple[str, parts.Part]]:
-        """The parts of a snippet in a folder that can be read; the others are findings."""
-        names = self._names.get((folder, snippet.number), [])
-        count = max(len(self._names.get((each, snippet.number), [])) for each in parts.folders(self._plan))
-        for attempt in range(max(1, count)):  # attempts are numbered without gaps
-            if (name := part_name(snippet.number, attempt)) not in names:
-                self._findings.add(f"{folder}/{name}", "is missing")
-                stored.complete = False
-        for name in names:
-            file = f"{folder}/{name}"
-            try:
-                part = parts.read_part(self._plan, self._output, folder, PartRef(snippet.number, name))
-            except Exception as error:
-                text = one_line(error) or type(error).__name__
-                if isinstance(error, KeyError):
-                    text = f"holds a galaxy {error} that its snippet does not have"
-                self._findings.add(file, text.replace(self._output + os.sep, "").removeprefix(f"{file} "))
-                stored.complete = False
-                continue
-            yield file, part
 
     def _check_listed(self, file: str, part: parts.Part) -> None:
         # Manifests of earlier versions list the folder of the first member of `represent` only.

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.audit.compare import TOLERANCE, align, close, compare_columns, compare_listed, compare_schemas
+from beam_zoo.audit.compare import TOLERANCE, close, compare_columns, compare_listed, compare_schemas
 from beam_zoo.audit.elements import Element
-from beam_zoo.audit.expected import Definitions, ExpectedTablePart
+from beam_zoo.audit.expected import ExpectedTablePart, Questions
 from beam_zoo.audit.findings import Findings
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import one_line
 from beam_zoo.storage.files import read_bytes
-from beam_zoo.storage.layout import ADVANCED, FAILURES, FRIENDLY, TABLES, table_file
+from beam_zoo.storage.layout import FAILURES, TABLES, table_file
 from beam_zoo.tables.statistics import ASKED_AT_LEAST
 from beam_zoo.tables.tables import FAILURE_SCHEMA, TablePlan, column_names
 
@@ -29,11 +29,11 @@ class TableChecks:
     Args:
         plan: what the tables are of.
         output: folder of the output.
-        definitions: of the plan's numbers.
+        questions: of a tree, as `Definitions` has them.
     """
 
-    def __init__(self, plan: TablePlan, output: str, definitions: Definitions) -> None:
-        self._plan, self._output, self._questions = plan, output, definitions.questions
+    def __init__(self, plan: TablePlan, output: str, questions: Questions) -> None:
+        self._plan, self._output, self._questions = plan, output, questions
         self._friendly, self._advanced = column_names(plan.kind, plan.outputs)
 
     def check(self, element: Element, expected: ExpectedTablePart, findings: Findings) -> int:
@@ -42,16 +42,16 @@ class TableChecks:
         Returns:
             The number of the table part's files that the manifest lists.
         """
-        assert element.number is not None
+        friendly, advanced, failures = (table_file(table, element.number or 0) for table in TABLES)
         if self._plan.command != "represent":
-            file = table_file(ADVANCED, element.number)
-            advanced = self._compare(file, self._advanced, element, expected, expected.numbers, findings)
-            if advanced is not None:
-                self._check_laws(file, expected, advanced, findings)
-            file = table_file(FRIENDLY, element.number)
-            right = self._masked_fractions(expected.numbers, advanced)
-            self._compare(file, self._friendly, element, expected, right, findings)
-        self._compare_failures(table_file(FAILURES, element.number), element, expected, findings)
+            found = self._compare(advanced, self._advanced, element, expected, expected.numbers, findings)
+            if found is not None:
+                self._check_laws(advanced, expected, found, findings)
+            right = self._masked_fractions(expected.numbers, found)
+            self._compare(friendly, self._friendly, element, expected, right, findings)
+        # The first file says what the columns are even if nothing failed.
+        if expected.failures or element.number == 0 or failures in {*element.files, *element.listed}:
+            self._compare_failures(failures, element, expected, findings)
         return sum(os.path.dirname(file) in TABLES for file in element.listed)
 
     def _compare(
@@ -70,22 +70,18 @@ class TableChecks:
         """
         carried = expected.rows.drop_columns([LOCATION])
         schema = pa.schema([*carried.schema, *(pa.field(name, pa.float32()) for name in names)])
-        table = read_table(self._output, file, element, schema, findings)
+        table = _read(self._output, file, element, schema, findings)
         if table is None:
             return None
-        index = _align(file, table, expected, expected.predicted, "it failed", findings)
-        there = np.flatnonzero(index >= 0)
-        table = table.take(pa.array(index[there]))
-        carried = carried.take(pa.array(expected.predicted[there]))
-        compare_columns(file, table, carried, findings)
+        there, table = _align(file, table, expected, expected.predicted, "it failed", findings)
+        compare_columns(file, table, carried.take(pa.array(expected.predicted[there])), findings)
         findings.some(file, (f"{name} has nulls" for name in names if table.column(name).null_count))
-        found = np.ma.masked_all((len(index), len(names)))
+        found = np.ma.masked_all((len(there), len(names)))
         found[there] = np.stack([table.column(name).to_numpy() for name in names], axis=1)
         right = np.ma.reshape(right, found.shape)
-        with np.errstate(invalid="ignore"):
-            wrong = ~close(found.data, np.ma.getdata(right))
+        wrong = ~close(found.data, np.ma.getdata(right))
         wrong &= ~(np.ma.getmaskarray(found) | np.ma.getmaskarray(right))
-        findings.numbers(file, wrong, _ids(expected), names, found.data, np.ma.getdata(right))
+        findings.numbers(file, wrong, expected.predicted_ids, names, found.data, np.ma.getdata(right))
         outputs = len(self._plan.outputs)
         return found.reshape(len(found), outputs, len(names) // outputs)
 
@@ -110,8 +106,8 @@ class TableChecks:
     def _check_laws(
         self, file: str, expected: ExpectedTablePart, advanced: np.ma.MaskedArray, findings: Findings
     ) -> None:
-        """What is true of the advanced table's numbers, shape (galaxy, output, statistic), whatever the samples."""
-        ids, names = _ids(expected), np.reshape(self._advanced, advanced.shape[1:])
+        """Check what is true of the numbers of the advanced table whatever the samples are."""
+        ids, names = expected.predicted_ids, np.reshape(self._advanced, advanced.shape[1:])
         tree = self._plan.kind == "tree"
         lower, upper = (1, 2) if tree else (2, 3)
 
@@ -136,54 +132,36 @@ class TableChecks:
     def _compare_failures(
         self, file: str, element: Element, expected: ExpectedTablePart, findings: Findings
     ) -> None:
-        # One file says what the columns are even if nothing failed.
-        if not expected.failures and element.number and file not in {*element.files, *element.listed}:
-            return
-        table = read_table(self._output, file, element, FAILURE_SCHEMA, findings)
+        table = _read(self._output, file, element, FAILURE_SCHEMA, findings)
         if table is None:
             return
         rows = np.array(list(expected.failures), np.int64)
-        index = _align(file, table, expected, rows, "it was predicted", findings)
-        there = np.flatnonzero(index >= 0)
-        table = table.take(pa.array(index[there]))
-        compare_columns(
-            file, table, expected.rows.take(pa.array(rows[there])).select([ID, LOCATION]), findings
-        )
+        there, table = _align(file, table, expected, rows, "it was predicted", findings)
+        right = expected.rows.select([ID, LOCATION]).take(pa.array(rows[there]))
+        compare_columns(file, table, right, findings)
 
         def texts() -> Iterator[str]:
             for row, cells in zip(rows[there].tolist(), table.to_pylist(), strict=True):
                 found = cells["stage"], cells["error"], cells["may_pass"]
-                told = [(f.stage, f.error, f.may_pass) for f in expected.failures[row]]
-                if found not in told:
-                    yield f"galaxy {cells[ID]!r}: {found} is not the failure in its part, {told[0]}"
+                right = [(f.stage, f.error, f.may_pass) for f in expected.failures[row]]
+                if found not in right:
+                    yield f"galaxy {cells[ID]!r}: {found} is not the failure in its part, {right[0]}"
 
         findings.some(file, texts())
 
 
 def check_readable(output: str, element: Element, findings: Findings) -> None:
-    """Check the files of a table part against the manifest alone, where nothing says what they must hold."""
-    assert element.number is not None
-    for folder in TABLES:
-        file = table_file(folder, element.number)
-        if folder != FAILURES or file in {*element.files, *element.listed}:
-            read_table(output, file, element, None, findings)
+    """Compare the files of a table part with the manifest alone, where nothing says what they must hold."""
+    for table in TABLES:
+        file = table_file(table, element.number or 0)
+        if table != FAILURES or file in {*element.files, *element.listed}:
+            _read(output, file, element, None, findings)
 
 
-def read_table(
+def _read(
     output: str, file: str, element: Element, schema: pa.Schema | None, findings: Findings
 ) -> pa.Table | None:
-    """Read a part of a table, and compare it with what the manifest says of it.
-
-    Args:
-        output: folder of the output.
-        file: path below it.
-        element: the table part.
-        schema: of the columns that it must have, or None if that is not known.
-        findings: takes what is wrong.
-
-    Returns:
-        The table, or None if it cannot be read or has other columns.
-    """
+    """Read a part of a table, and compare it with the manifest; None if it is damaged or has other columns."""
     try:
         data = read_bytes(os.path.join(output, file))
     except OSError as error:
@@ -204,21 +182,50 @@ def read_table(
     return table if right else None
 
 
-def _ids(expected: ExpectedTablePart) -> list[str]:
-    """Ids of the galaxies that were predicted."""
-    return expected.rows.column(ID).take(pa.array(expected.predicted)).to_pylist()
-
-
 def _align(
     file: str,
     table: pa.Table,
     expected: ExpectedTablePart,
     rows: np.ndarray,
-    because: str,
+    otherwise: str,
     findings: Findings,
-) -> np.ndarray:
-    """`align` of a table with these rows of the plan."""
-    ids = expected.rows.column(ID).to_pylist()
+) -> tuple[np.ndarray, pa.Table]:
+    """Put a table's galaxies into the order of the plan; missing, foreign and misplaced ones are findings.
+
+    Args:
+        file: that the table is from.
+        table: has `id_str`.
+        expected: what the table part must hold.
+        rows: rows of the galaxies that the table must have, int64, shape (galaxy,).
+        otherwise: what became of the others.
+        findings: takes the lines.
+
+    Returns:
+        Which of these galaxies the table has, bool, shape (galaxy,), and its rows of those, in order.
+    """
+    found, ids = table.column(ID).to_pylist(), expected.rows.column(ID).to_pylist()
     right = [ids[row] for row in rows.tolist()]
-    others = set(ids) - set(right)
-    return align(file, table.column(ID).to_pylist(), right, others, expected.unknown, because, findings)
+    if found == right:
+        return np.ones(len(right), bool), table
+    where: dict[str, list[int]] = {}
+    for row, galaxy in enumerate(found):
+        where.setdefault(galaxy, []).append(row)
+    ours, known = set(right), set(ids)
+    texts = [
+        (f"galaxy {g!r} is a duplicate: it is in rows {rows}" for g, rows in where.items() if len(rows) > 1),
+        (f"galaxy {g!r} is unknown to the plan of this part" for g in where if g not in known),
+        (f"galaxy {g!r} is here, and {otherwise}" for g in where if g in known - ours - expected.unknown),
+        (f"galaxy {g!r} is missing" for g in right if g not in where),
+    ]
+    for some in texts:
+        findings.some(file, some)
+    order, wanted = [g for g in where if g in ours], [g for g in right if g in where]
+    swapped = [(g, place) for g, place in zip(order, wanted, strict=True) if g != place]
+    if swapped:
+        text = "galaxies are not in the order of the plan, first {!r} in the place of {!r}".format(
+            *swapped[0]
+        )
+        findings.add(file, f"{len(swapped):,} {text}")
+    return np.array([g in where for g in right], bool), table.take(
+        pa.array([where[g][0] for g in wanted], pa.int64())
+    )
