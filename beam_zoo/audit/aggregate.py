@@ -23,7 +23,7 @@ from beam_zoo.audit.manifest import (
 )
 from beam_zoo.audit.plan_files import require_usable
 from beam_zoo.audit.run import RunAudit
-from beam_zoo.audit.table_files import TableChecks, check_readable
+from beam_zoo.audit.table_files import TableFiles
 from beam_zoo.errors import StorageFull, UserError, one_line
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
@@ -112,7 +112,7 @@ def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings) ->
     who = f"source {source.source + 1}: "
     compare_entries(entry, facts_of(source.plan), "its plan says", findings, before=who)
     elements = source.elements(entry, ("parts",), findings)
-    new = [file for element in elements for file in element.files if file not in element.listed]
+    new = sorted(file for element in elements for file in element.files - element.listed.keys())
     if new:
         text = f"has parts that this aggregate was not made of ({len(new):,}, first {new[0]}): build it anew"
         findings.add(source.output, who + text)
@@ -158,12 +158,13 @@ class AggregateAudit:
             assert source is not None
             counts = source.check(element, findings)
             return {name: counts[name] for name in ("part files", "part rows") if name in counts}
-        counts = {}
+        tables, counts = TableFiles(self.output, element, findings), {}
         expected = None if self.opened is None else self._read(self.opened, element, findings, counts)
-        if expected is not None:
-            return {**counts, "table files": self._tables.check(element, expected, findings)}
-        check_readable(self.output, element, findings)
-        return {}
+        if self.opened is None or expected is None:
+            tables.read_all()
+            return {}
+        files = tables.compare(self.opened.union, self._definitions.questions, expected)
+        return {**counts, "table files": files}
 
     def _read(
         self, opened: Reopened, element: Element, findings: Findings, counts: NumbersByName
@@ -194,11 +195,6 @@ class AggregateAudit:
     def _definitions(self) -> Definitions:
         assert self.opened is not None
         return Definitions(self.opened.union)
-
-    @functools.cached_property
-    def _tables(self) -> TableChecks:
-        assert self.opened is not None
-        return TableChecks(self.opened.union, self.output, self._definitions.questions)
 
     def check_counts(self, manifest: dict[str, Any], counts: NumbersByName, findings: Findings) -> None:
         """Compare the manifest's counts with the sums over all elements, if all table parts could be read."""

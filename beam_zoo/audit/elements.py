@@ -25,7 +25,7 @@ class Element:
     """
 
     number: int | None
-    files: tuple[str, ...] = ()
+    files: frozenset[str] = frozenset()
     listed: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     source: int | None = None
     folder: str = ""

@@ -115,15 +115,15 @@ def find_elements(
         source: number of the source.
     """
     who, above = ("", "") if source is None else (f"source {source + 1}: ", output)
-    there: dict[int, list[str]] = {}
+    there: dict[int, set[str]] = {}
     for folder in folders:
-        names = sorted(names_in(output, folder), key=lambda name: part_number(name) or (-1, 0))
-        found = {f"{folder}/{name}": table_part_of(f"{folder}/{name}") for name in names}
+        files_there = [f"{folder}/{name}" for name in names_in(output, folder)]
+        found = {file: table_part_of(file) for file in files_there}
         foreign = [os.path.basename(file) for file, number in found.items() if number is None]
         findings.some(os.path.join(above, folder), (f"{name} does not belong there" for name in foreign))
         for file, number in found.items():
             if number is not None:
-                there.setdefault(number, []).append(file)
+                there.setdefault(number, set()).add(file)
     listed: dict[int, dict[str, dict[str, Any]]] = {}
     for key, entries in lists.items():
         if not isinstance(entries, list):
@@ -141,7 +141,7 @@ def find_elements(
             else:
                 listed[number][name] = entry
     every = sorted({*numbers, *there, *listed})
-    return [Element(n, tuple(there.get(n, ())), listed.get(n, {}), source, above) for n in every]
+    return [Element(n, frozenset(there.get(n, ())), listed.get(n, {}), source, above) for n in every]
 
 
 def table_number(path: str, tables: Iterable[str], table_parts: int) -> int | None:

@@ -24,7 +24,7 @@ from beam_zoo.audit.manifest import (
 )
 from beam_zoo.audit.plan_files import check_plan_files
 from beam_zoo.audit.stored_parts import StoredPartChecks
-from beam_zoo.audit.table_files import TableChecks
+from beam_zoo.audit.table_files import TableFiles
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import one_line
 from beam_zoo.images.failure import Failure
@@ -105,16 +105,13 @@ class RunAudit:
         counts: NumbersByName = {}
         expected = self._read(element, element.number, findings, counts)
         if expected is not None and self.source is None:
-            counts["table files"] = self._tables.check(element, expected, findings)
+            tables = TableFiles(self.output, element, findings)
+            counts["table files"] = tables.compare(self.plan, self._definitions.questions, expected)
         return counts
 
     @functools.cached_property
     def _definitions(self) -> Definitions:
         return Definitions(self.plan)
-
-    @functools.cached_property
-    def _tables(self) -> TableChecks:
-        return TableChecks(self.plan, self.output, self._definitions.questions)
 
     def _read(
         self, element: Element, number: int, findings: Findings, counts: NumbersByName

@@ -85,10 +85,8 @@ class StoredPartChecks:
         for name in sorted(names, key=attempt_of):
             file = f"{folder}/{name}"
             if file not in self._element.files:
-                listed = (
-                    ": it is listed in manifest.json and not there" if file in self._element.listed else ""
-                )
-                self._findings.add(file, f"is missing{listed}")
+                why = ": it is listed in manifest.json and not there" * (file in self._element.listed)
+                self._findings.add(file, f"is missing{why}")
                 stored.complete = False
                 continue
             try:
@@ -169,13 +167,11 @@ class StoredPartChecks:
 
     def _check_features(self, file: str, table: pa.Table) -> None:
         column = table.column("feature").combine_chunks()
-        if not pa.types.is_fixed_size_list(column.type) or column.type.value_type != pa.float32():
-            self._findings.add(file, f"feature is of type {column.type}, and should be a list of floats")
+        length, nulls = getattr(column.type, "list_size", -1), column.null_count
+        if nulls or column.type != pa.list_(pa.float32(), length):
+            text = f"feature is of type {column.type} with {nulls} nulls, and should be a list of floats"
+            self._findings.add(file, text)
             return
-        if column.null_count:
-            self._findings.add(file, f"feature is null for {column.null_count} galaxies")
-            return
-        length = column.type.list_size
         self.counts[f"features\t{file.split('/')[1]}\t{length}"] = 1
         values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), length)
         names, ids = [f"feature[{i}]" for i in range(length)], table.column(ID).to_pylist()
