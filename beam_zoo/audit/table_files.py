@@ -63,7 +63,7 @@ class TableFiles:
                 self._check_laws(plan, questions, expected, advanced, found)
             right = expected.numbers[..., 0]
             if plan.kind == "tree":
-                right = _masked_fractions(expected.numbers, found)
+                right = masked_fractions(expected.numbers, found)
             self._compare_numbers(self._files[FRIENDLY], friendly, expected, right)
         if expected.failures or self._element.number == 0 or not self._may_lack_failures:
             self._compare_failures(self._files[FAILURES], expected)
@@ -201,7 +201,7 @@ class TableFiles:
         return np.array([g in where for g in right], bool), table.take(first)
 
 
-def _masked_fractions(numbers: np.ndarray, advanced: np.ma.MaskedArray | None) -> np.ma.MaskedArray:
+def masked_fractions(numbers: np.ndarray, advanced: np.ma.MaskedArray | None) -> np.ma.MaskedArray:
     """The friendly table's numbers of a tree: fractions, NaN where few are asked.
 
     A proportion asked so near to the limit that float32 noise, of another machine, decides is taken from the advanced
