@@ -31,8 +31,8 @@ WRONG = 1
 REPORT = "audit.jsonl"
 
 
-def audit(output: str, report: str | None, flags: list[str]) -> int:
-    """Audit an output, and print what is wrong.
+def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str], str]:
+    """Audit an output.
 
     Args:
         output: its folder.
@@ -40,7 +40,7 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
         flags: Beam's options.
 
     Returns:
-        The exit code: 0, or 1 if something is wrong.
+        Lines about what is wrong, and the line for an output in which nothing is.
 
     Raises:
         UserError: the folder is no complete output, or a runner lacks the report's folder.
@@ -52,30 +52,30 @@ def audit(output: str, report: str | None, flags: list[str]) -> int:
     if report is None and runner != beam_options.DIRECT:
         raise UserError(f"--report DIR is missing: the workers of {runner} write there what they find")
     cluster.check(flags)
-    findings = Findings()
-    manifest = _read_manifest(output, findings)
-    with _folder(report if _is_aggregate(output) else None) as temporary:
-        what, elements = _open(output, manifest, temporary, findings)
-        if what is None:
-            return _say(findings.all("audit"))
+    findings, aggregate = Findings(), _is_aggregate(output)
+    _require_complete(output, aggregate)
+    with _folder(report if aggregate else None) as temporary:
+        manifest, subject, elements = _open(output, aggregate, temporary, findings)
+        if subject is None:
+            return findings.all("audit"), ""
         where = temporary if report is None else report
-        start.run(lambda p: add_steps(p, elements, what, where), flags)
+        start.run(lambda p: add_steps(p, elements, subject, where), flags)
         lines, counts = _read_report(where)
-    if counts["elements"] != len(elements):
-        text = f"{counts['elements']:,} of {len(elements):,} checks came back: run it again"
+    if counts.get("elements") != len(elements):
+        text = f"{counts.get('elements', 0):,} of {len(elements):,} checks came back: run it again"
         findings.add("audit", text)
-    what.check_counts(manifest, counts, findings)
+    subject.check_counts(manifest, counts, findings)
     problems = [*findings.all("audit"), *sorted(lines)]
-    return _say(problems) if problems else _say([what.healthy(counts)], healthy=True)
+    return problems, "" if problems else subject.healthy(counts)
 
 
-def add_steps(p: "beam.Pipeline", elements: "list[Element]", what: "Audit", report: str) -> None:
+def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", report: str) -> None:
     """Add the steps to a pipeline: only lines and counts come out, into one file of JSON lines.
 
     Args:
         p: the pipeline.
         elements: what is checked: one for each table part, and one for the files of each plan.
-        what: the audit of the output.
+        subject: the audit of the output.
         report: folder of the file.
     """
     import apache_beam as beam
@@ -85,7 +85,7 @@ def add_steps(p: "beam.Pipeline", elements: "list[Element]", what: "Audit", repo
     found = (
         p
         | "table parts" >> beam.Create(elements)
-        | "check" >> beam.ParDo(CheckElement(what)).with_outputs(COUNTS, main="lines")
+        | "check" >> beam.ParDo(CheckElement(subject)).with_outputs(COUNTS, main="lines")
     )
     (
         (found.lines, found[COUNTS] | "add up" >> beam.CombinePerKey(sum))
@@ -110,62 +110,51 @@ def _main(argv: list[str] | None) -> int:
     )
     options, flags = command.parse_simple(parser, argv)
     keep_freed_memory()
-    return audit(files.absolute(options["output"]), options["report"], flags)
+    problems, healthy = audit(files.absolute(options["output"]), options["report"], flags)
+    for line in problems or [healthy]:
+        print(line)
+    return WRONG if problems else 0
 
 
-def _read_manifest(output: str, findings: "Findings") -> dict[str, Any]:
-    """The manifest; empty if it is damaged, which is a finding.
-
-    Raises:
-        UserError: the folder is no complete output.
-    """
+def _require_complete(output: str, aggregate: bool) -> None:
     if not files.is_folder(output):
         what = "is not a folder" if files.exists(output) else f"does not exist{near_path(output)}"
         raise UserError(f"{output} {what}")
-    if not is_output(output) and not _is_aggregate(output):
-        raise UserError(
-            f"{output} is not an output of predict or represent, nor of aggregate: "
-            "it has no plan and no sources"
-        )
+    if not is_output(output) and not aggregate:
+        kinds = "predict or represent, nor of aggregate"
+        raise UserError(f"{output} is not an output of {kinds}: it has no plan and no sources")
     path = os.path.join(output, layout.MANIFEST)
     if not files.exists(path):
         raise UserError(f"{path} does not exist: the run is not complete, run the same command again")
-    try:
-        manifest = files.read_json(path)
-        if not isinstance(manifest, dict):
-            raise ValueError("it holds no mapping")
-        return manifest
-    except (OSError, ValueError) as error:
-        findings.add(layout.MANIFEST, f"cannot be read ({error})")
-        return {}
 
 
 def _open(
-    output: str, manifest: dict[str, Any], temporary: str, findings: "Findings"
-) -> "tuple[Audit | None, list[Element]]":
-    """The audit and its elements; None if plan or manifest are damaged, which is a finding."""
+    output: str, aggregate: bool, temporary: str, findings: "Findings"
+) -> "tuple[dict[str, Any], Audit | None, list[Element]]":
+    """The manifest, the audit and its elements; no audit if plan or manifest are damaged, which is a finding."""
     from beam_zoo.audit.aggregate import open_aggregate
     from beam_zoo.audit.plan_files import require_usable
     from beam_zoo.audit.run import RunAudit
     from beam_zoo.plan import plan as plans
 
-    if _is_aggregate(output):
-        if findings.lines:
-            return None, []
-        work = os.path.join(temporary, "sources")
-        os.mkdir(work)
-        return open_aggregate(output, manifest, work, findings)
-    plan = None
-    try:
-        plan = plans.read(output)
-        assert plan is not None
-        require_usable(plan)
-    except Exception as error:  # Damage takes every form.
-        findings.add(layout.PLAN_FILE, f"cannot be read ({type(error).__name__}: {error})")
-    if findings.lines or plan is None:
-        return None, []
-    run = RunAudit(plan, output)
-    return run, run.open(manifest, findings)
+    plan, manifest = None, {}
+    if not aggregate:
+        with findings.unreadable(layout.PLAN_FILE):
+            plan = plans.read(output)
+            assert plan is not None
+            require_usable(plan)
+    with findings.unreadable(layout.MANIFEST):
+        manifest = files.read_json(os.path.join(output, layout.MANIFEST))
+        if not isinstance(manifest, dict):
+            raise ValueError("it holds no mapping")
+    if findings.lines:
+        return {}, None, []
+    if plan is not None:
+        run = RunAudit(plan, output)
+        return manifest, run, run.open(manifest, findings)
+    work = os.path.join(temporary, "sources")
+    os.mkdir(work)
+    return manifest, *open_aggregate(output, manifest, work, findings)
 
 
 def _is_aggregate(output: str) -> bool:
@@ -196,12 +185,6 @@ def _read_report(report: str) -> tuple[list[str], dict[str, int]]:
     with FileSystems.open(os.path.join(report, REPORT)) as file:
         found = [json.loads(line) for line in file.read().decode().splitlines()]
     return [each for each in found if isinstance(each, str)], dict(e for e in found if not isinstance(e, str))
-
-
-def _say(lines: list[str], healthy: bool = False) -> int:
-    for line in lines:
-        print(line)
-    return 0 if healthy else WRONG
 
 
 if __name__ == "__main__":

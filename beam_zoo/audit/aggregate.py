@@ -24,7 +24,6 @@ from beam_zoo.audit.manifest import (
 from beam_zoo.audit.plan_files import require_usable
 from beam_zoo.audit.run import RunAudit
 from beam_zoo.audit.table_files import TableFiles
-from beam_zoo.errors import StorageFull, UserError, one_line
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
 from beam_zoo.union.agreement import open_runs
@@ -71,12 +70,8 @@ def open_aggregate(
             elements += _elements_of(source, entry, findings)
     opened = None
     if whole and sources and None not in sources:
-        try:
+        with findings.unreadable(MANIFEST, "its sources cannot be read together"):
             opened = reopen(output, work)
-        except StorageFull:
-            raise
-        except Exception as error:  # Damage takes every form; the checks of the sources say more.
-            findings.add(MANIFEST, f"its sources cannot be read together: {_text(error)}")
     audit = AggregateAudit(output, tuple(sources), opened)
     return audit, [*elements, *audit.open(manifest, findings)]
 
@@ -93,17 +88,14 @@ def _open_source(number: int, entry: Any, findings: Findings) -> RunAudit | None
     if not is_folder(path):
         findings.add(path, f"{who} is not there: it was moved or removed")
         return None
-    try:
+    with findings.unreadable(path, f"{who} cannot be read"):
         ((plan, folder),) = open_runs([path])
         require_usable(plan)
-    except Exception as error:  # Damage takes every form.
-        findings.add(path, f"{who} cannot be read: {_text(error)}")
-        return None
-    if plan.fingerprint != right:
+        if plan.fingerprint == right:
+            return RunAudit(plan, folder, number)
         text = f"its fingerprint is {plan.fingerprint[:12]}..., and was {right[:12]}..."
         findings.add(path, f"{who} holds another run by now: {text}")
-        return None
-    return RunAudit(plan, folder, number)
+    return None
 
 
 def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings) -> list[Element]:
@@ -172,10 +164,10 @@ class AggregateAudit:
         """Read a table part's samples from the sources, whose parts are checked by elements of their own."""
         union = opened.union
         assert element.number is not None
-        try:
+        part = None
+        with findings.unreadable(element.name, "cannot be held against its samples"):
             part = opened.table_part(element.number)
-        except Exception as error:
-            findings.add(element.name, f"cannot be held against its samples: {_text(error)}")
+        if part is None:
             return None
         start = union.table_rows(element.number).start
         rows, numbers = [np.zeros(0, np.int64)], [np.zeros((0, len(union.outputs), 4))]
@@ -211,8 +203,3 @@ class AggregateAudit:
             f"{number['predicted']} predicted + {number['failed']} failed; {number['part files']} parts with "
             f"{number['part rows']} rows of samples and {number['table files']} files of tables are as they should be"
         )
-
-
-def _text(error: Exception) -> str:
-    text = one_line(error, 300)
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

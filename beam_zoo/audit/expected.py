@@ -86,7 +86,7 @@ class Definitions:
         """The numbers of the advanced table.
 
         Args:
-            rows: of the galaxies, in the plan, int64, shape (galaxy,).
+            rows: of the galaxies, in the table part, int64, shape (galaxy,).
             samples: float32, shape (galaxy, sample, output).
 
         Returns:

@@ -1,11 +1,12 @@
 """Lines about what is wrong: each names a file, and their number is bounded."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from beam_zoo.errors import one_line
+from beam_zoo.errors import StorageFull, UserError, one_line
 
 LINES = 20
 """Lines of an element; what else is wrong there is counted."""
@@ -78,6 +79,17 @@ class Findings:
             right = should if isinstance(should, str) else f"and should be {should[row, column]:.7g}"
             self.add(file, f"galaxy {ids[row]!r}: {columns[column]} is {values[row, column]:.7g} {right}")
         self._others(file, len(where))
+
+    @contextlib.contextmanager
+    def unreadable(self, file: str, text: str = "cannot be read") -> Iterator[None]:
+        """Add a line, with this text and the reason, where the block fails: damage takes every form."""
+        try:
+            yield
+        except StorageFull:
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            self.add(file, f"{text} ({kind}{one_line(error, 300)})")
 
     def all(self, place: str) -> list[str]:
         """The lines, and one with the number of those left out.

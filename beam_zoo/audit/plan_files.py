@@ -51,14 +51,10 @@ def check_plan_files(plan: Plan, output: str, findings: Findings) -> None:
     ) in plan.members:  # Copies of checkpoints lie below the plan; others are not part of the output.
         if is_remote(member.path) or os.path.isabs(member.path):
             continue
-        try:
+        with findings.unreadable(member.path, f"checkpoint of member {member.name} cannot be read"):
             found = sha256(read_file(os.path.join(output, member.path)))
-        except Exception as error:
-            text = f"checkpoint of member {member.name} cannot be read ({one_line(error, 200)})"
-            findings.add(member.path, text)
-            continue
-        if found != member.sha256:
-            findings.add(member.path, f"is not the checkpoint of member {member.name}: SHA-256 {found}")
+            if found != member.sha256:
+                findings.add(member.path, f"is not the checkpoint of member {member.name}: SHA-256 {found}")
 
 
 def _check_rows(plan: Plan, output: str, findings: Findings) -> None:
@@ -109,21 +105,17 @@ def _read(
             findings.add(folder, f"{name} is missing")
             continue
         there.remove(name)
-        try:
+        with findings.unreadable(f"{folder}/{name}"):
             metadata = pq.read_metadata(for_arrow(path))
             # Not by ParquetFile, which refuses dictionaries inside of lists if there are several row groups.
             for batch in pq.read_table(for_arrow(path)).to_batches():
                 add(batch)
-        except Exception as error:
-            findings.add(f"{folder}/{name}", f"cannot be read ({one_line(error, 200)})")
-            continue
-        files.append(path)
-        found = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        right = [plan.snippet(number).size for number in plan.table_snippets(part)]
-        if found != right:
-            cut = ", cut elsewhere" if sum(found) == sum(right) else ""
-            wanted = f"and should hold {sum(right):,} in {len(right):,}{cut}"
-            text = f"holds {sum(found):,} rows in {len(found):,} snippets, {wanted}"
-            findings.add(f"{folder}/{name}", text)
+            files.append(path)
+            found = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            right = [plan.snippet(number).size for number in plan.table_snippets(part)]
+            if found != right:
+                text = f"holds {sum(found):,} rows in {len(found):,} snippets, and should hold {sum(right):,}"
+                cut = ", cut elsewhere" if sum(found) == sum(right) else ""
+                findings.add(f"{folder}/{name}", f"{text} in {len(right):,}{cut}")
     findings.some(folder, (f"{name} does not belong there" for name in sorted(there)))
     return files

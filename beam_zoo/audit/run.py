@@ -26,7 +26,6 @@ from beam_zoo.audit.plan_files import check_plan_files
 from beam_zoo.audit.stored_parts import StoredPartChecks
 from beam_zoo.audit.table_files import TableFiles
 from beam_zoo.catalogue.read import ID
-from beam_zoo.errors import one_line
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
@@ -118,13 +117,12 @@ class RunAudit:
     ) -> ExpectedTablePart | None:
         """Read and check the stored parts of a table part, snippet by snippet."""
         plan, within = self.plan, self.plan.table_rows(number)
-        try:
+        rows = None
+        with findings.unreadable(element.name, "cannot be checked: its rows of _plan"):
             rows = plan.read_table_rows(self.output, number)
             if rows.num_rows != len(within):
                 raise ValueError(f"they are {rows.num_rows:,}")
-        except Exception as error:
-            text = one_line(error, 300).replace(self.output + os.sep, "")
-            findings.add(element.name, f"cannot be checked: its rows of _plan ({text})")
+        if rows is None or rows.num_rows != len(within):
             return None
         checks = StoredPartChecks(plan, self.output, element, rows, findings)
         ids = rows.column(ID).to_pylist()
