@@ -2,15 +2,17 @@
 
     python -m pipelines.audit OUT
 
-ends with code 0 and one line, or with code 1 and a line for each thing that is wrong. Other runners than the local one
-also need `--report DIR`, a folder that their workers can write to. Of an output of `aggregate` the stored samples of
-its sources are read, where its manifest says that they are.
+ends with code 0 and one line, or with code 1 and a line for each thing that is wrong. Other runners than the
+local one also need `--report DIR`, a folder that their workers can write to. Of an output of `aggregate` the
+stored samples of its sources are read, where its manifest says that they are.
 """
 
+import functools
 import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from beam_zoo.errors import UserError, near_path
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
+ELEMENTS_AT_ONCE = 4
+"""Table parts that a process of the local runner takes at a time."""
 REPORT = "audit.jsonl"
 
 
@@ -46,10 +50,11 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
         UserError: the folder is no complete output, or a runner lacks the report's folder.
     """
     from beam_zoo.audit.findings import Findings
-    from runners import beam_options, cluster, start
+    from runners import beam_options, cluster
 
     runner = beam_options.runner_name(flags)
-    if report is None and runner != beam_options.DIRECT:
+    here = runner == beam_options.DIRECT
+    if report is None and not here:
         raise UserError(f"--report DIR is missing: the workers of {runner} write there what they find")
     cluster.check(flags)
     findings, aggregate = Findings(), _is_aggregate(output)
@@ -58,9 +63,7 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
         manifest, subject, elements = _open(output, aggregate, temporary, findings)
         if subject is None:
             return findings.all("audit"), ""
-        where = temporary if report is None else report
-        start.run(lambda p: add_steps(p, elements, subject, where), flags)
-        lines, counts = _read_report(where)
+        lines, counts = _check(elements, subject, report, here, flags)
     if counts.get("elements") != len(elements):
         text = f"{counts.get('elements', 0):,} of {len(elements):,} checks came back: run it again"
         findings.add("audit", text)
@@ -69,14 +72,42 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
     return problems, "" if problems else subject.healthy(counts)
 
 
-def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", report: str) -> None:
+def _check(
+    elements: "list[Element]", subject: "Audit", report: str | None, here: bool, flags: list[str]
+) -> tuple[list[str], Counter[str]]:
+    """Check the elements, and read the lines and the sums of the counts."""
+    from apache_beam.io.filesystems import FileSystems
+
+    from runners import processes, start
+
+    steps = functools.partial(add_steps, subject=subject)
+    if not here:
+        assert report is not None
+        path = os.path.join(report, REPORT)
+        start.run(functools.partial(steps, elements=elements, path=path), flags)
+        return _read_reports([path])
+    with tempfile.TemporaryDirectory(prefix="beam-zoo-audit-") as folder:
+        firsts = range(0, len(elements), ELEMENTS_AT_ONCE)
+        paths = [os.path.join(folder, f"{first}.jsonl") for first in firsts]
+        chunks = [elements[first : first + ELEMENTS_AT_ONCE] for first in firsts]
+        each = zip(chunks, paths, strict=True)
+        processes.run_all([functools.partial(steps, elements=some, path=path) for some, path in each], flags)
+        lines, counts = _read_reports(paths)
+    if report is not None:
+        found = "".join(json.dumps(each) + "\n" for each in (*lines, *counts.items()))
+        with FileSystems.create(os.path.join(report, REPORT)) as file:
+            file.write(found.encode())
+    return lines, counts
+
+
+def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", path: str) -> None:
     """Add the steps to a pipeline: only lines and counts come out, into one file of JSON lines.
 
     Args:
         p: the pipeline.
         elements: what is checked: one for each table part, and one for the files of each plan.
         subject: the audit of the output.
-        report: folder of the file.
+        path: of the file.
     """
     import apache_beam as beam
 
@@ -91,7 +122,7 @@ def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", r
         (found.lines, found[COUNTS] | "add up" >> beam.CombinePerKey(sum))
         | beam.Flatten()
         | "as JSON" >> beam.Map(json.dumps)
-        | "write" >> beam.io.WriteToText(os.path.join(report, REPORT), shard_name_template="", num_shards=1)
+        | "write" >> beam.io.WriteToText(path, shard_name_template="", num_shards=1)
     )
 
 
@@ -178,14 +209,21 @@ def _folder(report: str | None) -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="beam-zoo-audit-", dir=report)
 
 
-def _read_report(report: str) -> tuple[list[str], dict[str, int]]:
-    """The lines and the counts that the workers have found."""
+def _read_reports(paths: list[str]) -> tuple[list[str], Counter[str]]:
     from apache_beam.io.filesystems import FileSystems
 
-    with FileSystems.open(os.path.join(report, REPORT)) as file:
-        found = [json.loads(line) for line in file.read().decode().splitlines()]
-    return [each for each in found if isinstance(each, str)], dict(e for e in found if not isinstance(e, str))
+    lines: list[str] = []
+    counts: Counter[str] = Counter()
+    for path in paths:
+        with FileSystems.open(path) as file:
+            found = [json.loads(line) for line in file.read().decode().splitlines()]
+        lines += [each for each in found if isinstance(each, str)]
+        counts.update(dict(each for each in found if not isinstance(each, str)))
+    return lines, counts
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Other processes find functions by the name of an imported module.
+    from pipelines import audit as command_of_this_name
+
+    sys.exit(command_of_this_name.main())
