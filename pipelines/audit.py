@@ -162,7 +162,7 @@ def _require_complete(output: str, aggregate: bool) -> None:
 def _open(
     output: str, aggregate: bool, temporary: str, findings: "Findings"
 ) -> "tuple[dict[str, Any], Audit | None, list[Element]]":
-    """The manifest, the audit and its elements; no audit if plan or manifest are damaged, which is a finding."""
+    """The manifest, the audit and its elements; None where a finding is that plan or manifest are damaged."""
     from beam_zoo.audit.aggregate import open_aggregate
     from beam_zoo.audit.plan_files import require_usable
     from beam_zoo.audit.run import RunAudit

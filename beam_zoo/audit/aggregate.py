@@ -1,4 +1,4 @@
-"""The audit of an aggregate: its sources are what they were, and its tables are what their samples make of them."""
+"""The audit of an aggregate: its sources are unchanged, and its tables are those of their samples."""
 
 import dataclasses
 import functools
@@ -48,8 +48,8 @@ def open_aggregate(
     Args:
         output: its folder.
         manifest: the content of its manifest.
-        work: an empty folder with room for the samples of sources that the aggregate has in another order; it is
-            needed until all elements are checked.
+        work: an empty folder with room for the samples of sources that the aggregate has in another order; it
+            is needed until all elements are checked.
         findings: takes what is wrong.
 
     Raises:
@@ -201,5 +201,6 @@ class AggregateAudit:
         return (
             f"{self.output}: {self.opened.union.rows:,} rows of {len(self.sources)} sources = "
             f"{number['predicted']} predicted + {number['failed']} failed; {number['part files']} parts with "
-            f"{number['part rows']} rows of samples and {number['table files']} files of tables are as they should be"
+            f"{number['part rows']} rows of samples and {number['table files']} files of tables are "
+            "as they should be"
         )

@@ -19,6 +19,8 @@ def close(found: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Which numbers are equal but for the noise of float32; NaN equals NaN."""
     with np.errstate(invalid="ignore"):
         near = np.abs(found - right) <= TOLERANCE * np.maximum(1, np.abs(right))
+    if near.all():
+        return near
     return near | (np.isnan(found) & np.isnan(right)) | (found == right)
 
 

@@ -1,17 +1,17 @@
 """What the tables must hold, computed from the stored samples by the definitions.
 
-For a decision tree, a sample is the Dirichlet concentrations of each question's answers, so that an answer's fraction
-has the distribution Beta(a, b), a being its concentration and b the sum of the question's others:
+For a decision tree, a sample is the Dirichlet concentrations of each question's answers. An answer's fraction
+then has the distribution Beta(a, b): a is its concentration, b the sum of the question's others.
 
 - fraction: the mean over the samples of a / (a + b);
 - proportion asked: the product of the fractions of the answers that lead to the question;
-- bounds: the median over the samples of the 5% and the 95% quantile, or the quantiles of the mean distribution.
+- bounds: the medians over the samples of the 5% and 95% quantiles, or the quantiles of the mean distribution.
 
-For a classifier or a regressor: the mean, the standard deviation, and the 5% and the 95% quantile of the samples.
+For a classifier or a regressor: mean, standard deviation, and the 5% and 95% quantiles of the samples.
 
-All this is computed here by NumPy and SciPy, except for most bounds of a tree. By definition they take about a
-microsecond for each sample, answer and bound, some twenty times as long as all the rest of the audit. They are
-computed so for `GALAXIES_BY_DEFINITION` galaxies of a table part, and by the code that made the tables for all.
+All this is computed here by NumPy and SciPy, except for most bounds of a tree. By definition they take about
+a microsecond for each sample, answer and bound: some twenty times as long as all the rest of the audit. They
+are computed by definition for `GALAXIES_BY_DEFINITION` galaxies of a table part, and by `tables` for all.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class ExpectedTablePart:
     Attributes:
         rows: `id_str`, `file_loc` and the carried columns of its galaxies, in the order of the plan.
         predicted: rows of the galaxies that have samples, ascending, int64, shape (galaxy,).
-        failures: row of a galaxy without samples -> its failures in the parts; the table must have one of them.
+        failures: row of a galaxy without samples -> its failures in the parts, one of which the table has.
         unknown: ids of galaxies of which damaged parts leave unknown what became of them.
         numbers: numbers of the advanced table, float64, shape (galaxy, output, statistic), of `predicted`;
             without galaxies for `represent`.
@@ -90,8 +90,8 @@ class Definitions:
             samples: float32, shape (galaxy, sample, output).
 
         Returns:
-            float64, shape (galaxy, output, statistic): of a tree fraction, lower bound, upper bound and proportion
-            asked; else mean, standard deviation, lower bound and upper bound.
+            float64, shape (galaxy, output, statistic): of a tree fraction, lower bound, upper bound and
+            proportion asked; else mean, standard deviation, lower bound and upper bound.
         """
         out = np.empty((len(samples), len(self._plan.outputs), 4))
         for start in range(0, len(samples), GALAXIES_AT_ONCE):
@@ -140,7 +140,7 @@ def median_bounds(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def mixture_bounds(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Quantiles of the mean over the samples of Beta(a, b); arguments and result are those of `median_bounds`."""
+    """Quantiles of the mean over the samples of Beta(a, b); arguments and result: see `median_bounds`."""
     bounds = []
     for p in INTERVAL:
         low, high = np.zeros_like(a[:, :1]), np.ones_like(a[:, :1])

@@ -74,6 +74,8 @@ class Findings:
             values: the numbers, shape (galaxy, column).
             should: what the numbers should be: a text, or an array of the same shape.
         """
+        if not wrong.any():
+            return
         where = np.argwhere(wrong)
         for row, column in where[:LINES_OF_A_KIND].tolist():
             right = should if isinstance(should, str) else f"and should be {should[row, column]:.7g}"

@@ -54,7 +54,7 @@ def compare_entries(
 
 
 def compare_members(found: Any, members: Iterable[Member], findings: Findings, **more: Iterable[Any]) -> None:
-    """Compare the manifest's members with those of the plan, which may have more entries, one of each member."""
+    """Compare the manifest's members; `more` are values of further entries, one for each member."""
     right = [to_json(member) for member in members]
     for name, values in more.items():
         right = [{**member, name: value} for member, value in zip(right, values, strict=True)]

@@ -1,4 +1,4 @@
-"""The files of a plan: rows and carried columns have the checksums of plan.json, and are cut as workers read them."""
+"""The files of a plan: they have the checksums of plan.json, and are cut as workers read them."""
 
 import os
 from collections.abc import Callable

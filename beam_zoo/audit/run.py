@@ -1,4 +1,4 @@
-"""The audit of a run: the files of its plan, and each table part with the stored parts that it was made of."""
+"""The audit of a run: the files of its plan, and each table part with its stored parts."""
 
 import dataclasses
 import functools
@@ -166,6 +166,6 @@ class RunAudit:
         what = "samples" if self.plan.command == "predict" else "features"
         return (
             f"{self.output}: {self.plan.rows:,} rows of the plan = {number['predicted']} predicted + "
-            f"{number['failed']} failed; {number['part files']} parts with {number['part rows']} rows of {what} "
-            f"and {number['table files']} files of tables are as they should be"
+            f"{number['failed']} failed; {number['part files']} parts with {number['part rows']} rows of "
+            f"{what} and {number['table files']} files of tables are as they should be"
         )

@@ -151,7 +151,7 @@ class StoredPartChecks:
         return fresh
 
     def _check_keys(self, file: str, part: parts.Part, rows: pa.Table) -> None:
-        """A part's columns but for its numbers: the galaxies, members and passes of the plan, in its order."""
+        """Compare the galaxies, members and passes of a part's rows with those of the plan, in its order."""
         plan, galaxies = self._plan, len(part.offsets)
         right = rows.take(pa.array(part.offsets, pa.int64())).drop_columns([LOCATION])
         if plan.command == "predict":

@@ -72,7 +72,7 @@ class TableFiles:
     def _compare_numbers(
         self, file: str, names: list[str], expected: ExpectedTablePart, right: np.ndarray
     ) -> np.ma.MaskedArray | None:
-        """Compare a table; `right` are its numbers, shape (galaxy, output, statistic), masked ones of which may differ.
+        """Compare a table with its numbers, shape (galaxy, output, statistic); masked ones may differ.
 
         Returns:
             The numbers that it has, masked where it lacks a galaxy; None if it cannot be read.
@@ -101,7 +101,7 @@ class TableFiles:
         names: list[str],
         advanced: np.ma.MaskedArray,
     ) -> None:
-        """Check what is true of the numbers of the advanced table, shape (galaxy, column), whatever the samples are."""
+        """Check what is true of the advanced table, shape (galaxy, column), whatever the samples are."""
         file, ids, tree = self._files[ADVANCED], expected.predicted_ids, plan.kind == "tree"
         lower, upper = (1, 2) if tree else (2, 3)
         statistic = np.arange(len(names)) % 4
@@ -166,7 +166,7 @@ class TableFiles:
     def _align(
         self, file: str, table: pa.Table, expected: ExpectedTablePart, rows: np.ndarray, otherwise: str
     ) -> tuple[np.ndarray, pa.Table]:
-        """Put a table's galaxies into the order of the plan; missing, foreign and misplaced ones are findings.
+        """Put a table's galaxies into the order of the plan; missing and foreign ones are findings.
 
         Args:
             file: that the table is from.
@@ -204,8 +204,8 @@ class TableFiles:
 def masked_fractions(numbers: np.ndarray, advanced: np.ma.MaskedArray | None) -> np.ma.MaskedArray:
     """The friendly table's numbers of a tree: fractions, NaN where few are asked.
 
-    A proportion asked so near to the limit that float32 noise, of another machine, decides is taken from the advanced
-    table as it is stored; where that lacks it, the fraction is masked.
+    Where a proportion asked is so near to the limit that float32 noise of another machine decides, that of
+    the stored advanced table counts; where the table lacks it, the fraction is masked in the result.
     """
     asked, known = numbers[..., 3], np.zeros(numbers.shape[:2], bool)
     if advanced is not None:

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import audit
+from runners import processes
 from tests import oracle
 from tests.pipelines import audited as a
 from tests.pipelines.damages import (
@@ -353,3 +355,23 @@ def test_damage(healthy, tmp_path, capfd, name):
         assert any(line.startswith(start) and said in line for line in lines), text
         assert len(lines) < 25
         assert not fitting or "sha256: manifest.json says" not in text
+
+
+def test_several_processes_find_the_same(healthy, tmp_path, capfd, monkeypatch):
+    """And of the same counts: an element at a time, here and in another process."""
+    monkeypatch.setattr(audit, "ELEMENTS_AT_ONCE", 1)
+    monkeypatch.setattr(processes, "available_memory", lambda: 10 << 30)
+    output, found = a.copy(healthy, tmp_path), {}
+    for cores in (1, 2):
+        monkeypatch.setattr(processes, "cores", lambda cores=cores: cores)
+        found[cores] = a.audited(healthy, capfd, "--report", str(tmp_path / f"{cores}"))
+    assert found[1] == found[2] and found[1][0] == 0, found
+    reports = [sorted((tmp_path / name / "audit.jsonl").read_text().splitlines()) for name in "12"]
+    assert reports[0] == reports[1] and '["elements", 4]' in reports[0]
+    truncate(output)
+    swap_bounds(output)
+    for cores in (1, 2):
+        monkeypatch.setattr(processes, "cores", lambda cores=cores: cores)
+        found[cores] = a.audited(output, capfd)
+    assert found[1] == found[2] and found[1][0] == 1, found
+    assert {line.partition(": ")[0] for line in found[1][1]} >= {PART, ADVANCED}
