@@ -38,6 +38,13 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "catalogue.csv"
 
 
+@pytest.fixture
+def own_catalogue(tmp_path: Path) -> Path:
+    """12 small simulated galaxies of this test's own: it may change and remove them."""
+    galaxies.simulated(tmp_path / "sky", 12)
+    return tmp_path / "sky" / "catalogue.csv"
+
+
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two ZoobotTree members with dropout at test time and the same deterministic view."""

@@ -6,16 +6,22 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from beam_zoo.storage import gcs
+from tests.waiting import wait_for
 
 PROGRAM = Path(sys.executable).parent / "fake-gcs-server"
 _REQUEST = re.compile(r'\\"(GET|POST|PUT|DELETE|PATCH) (\S+) HTTP/[\d.]+\\" (\d+)')
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +52,7 @@ def serving(folder: Path) -> Iterator[Server]:
     words = [str(PROGRAM), *(word for name, value in options.items() for word in (f"-{name}", str(value)))]
     with open(log, "wb") as file, subprocess.Popen(words, stdout=file, stderr=file) as process:
         try:
-            for _ in range(200):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                time.sleep(0.05)
+            wait_for(lambda: _answers(port), 10, log.read_text)
             yield Server(url, log, process.pid)
         finally:
             process.kill()

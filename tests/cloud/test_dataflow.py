@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from apache_beam.portability.api import beam_runner_api_pb2 as runner_api
 from beam_zoo.storage import files, gcs
 from pipelines import audit, finish
 from tests.cloud.test_objects import OPTIONS, contents, objects
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -198,9 +198,7 @@ def test_a_job_that_is_refused(submit, google):
 def test_ctrl_c_cancels_the_job(submit, google):
     google.states = ["RUNNING"]
     process = submit("--dataflow_preset", "l4", wait=False)
-    deadline = time.monotonic() + 120
-    while not google.asked and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: google.asked, 120)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said

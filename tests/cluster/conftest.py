@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from runners.slurm.__main__ import main as slurm_main
 from runners.slurm.jobs import ENDED
 from tests import checkpoints
 from tests.cluster import slurm
+from tests.waiting import wait_for
 
 SECONDS = 200
 CLEAR = 60
@@ -154,14 +154,6 @@ class Job:
         wait_for(lambda: not self.processes(), 20, lambda: str(self.processes()))
         assert not (self.folder / "private").exists()
         assert not list(Path(os.environ["TMPDIR"]).glob("beam-zoo-*"))
-
-
-def wait_for(condition: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:
-    """Until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.3)
 
 
 @pytest.fixture

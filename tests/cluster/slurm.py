@@ -15,10 +15,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.waiting import wait_for
+
+SECONDS = 40
+"""In which Slurm does what it is told."""
 DAEMONS = ("munged", "slurmctld", "slurmd")
 NODES = ("n1", "n2")
 CONTROLLER = "controller"
@@ -220,14 +223,15 @@ def _run_daemons(root: Path, network: Network) -> None:
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
             )
             if command[0] == "munged":
-                _wait_for(lambda: (root / "munge.socket").exists())
-        _wait_for(
-            lambda: _ask("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * len(NODES)
+                wait_for((root / "munge.socket").exists, SECONDS)
+        wait_for(
+            lambda: _ask("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * len(NODES),
+            SECONDS,
         )
         print("up", flush=True)
         sys.stdin.buffer.read()
         _ask("scancel", "--user=root")
-        _wait_for(lambda: not _ask("squeue", "--noheader"))
+        wait_for(lambda: not _ask("squeue", "--noheader"), SECONDS)
     finally:
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
@@ -237,13 +241,6 @@ def _run_daemons(root: Path, network: Network) -> None:
 
 def _ask(*words: str) -> str:
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip()
-
-
-def _wait_for(condition, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "Slurm does not do what it should"
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import re
 import subprocess
 
 from tests.cluster.compare import assert_same
-from tests.cluster.conftest import SECONDS, Job, wait_for
+from tests.cluster.conftest import SECONDS, Job
+from tests.waiting import wait_for
 
 
 def test_array(submit, predict, catalogue, trees, slurm_command):

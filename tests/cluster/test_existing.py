@@ -21,7 +21,7 @@ import yaml
 from pipelines import aggregate, audit
 from tests.cluster import job_server
 from tests.cluster.compare import assert_same
-from tests.cluster.conftest import wait_for
+from tests.waiting import wait_for
 
 
 def free_port() -> int:

@@ -16,7 +16,8 @@ from beam_zoo.storage.files import sha256
 from runners.flink import install
 from tests.cluster import slurm
 from tests.cluster.compare import assert_same
-from tests.cluster.conftest import CLEAR, SECONDS, wait_for
+from tests.cluster.conftest import CLEAR, SECONDS
+from tests.waiting import wait_for
 
 SLOW = ["--snippet_size", 4, "--passes", 10]
 STORED = '--sdk_harness_log_level_overrides={"beam_zoo":"INFO"}'

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import SECONDS, Job, wait_for
+from tests.cluster.conftest import SECONDS, Job
+from tests.waiting import wait_for
 
 GPUS = re.compile(r"\b(?:TresPer\w+|GRES|JOB_GRES)=\S+")
 

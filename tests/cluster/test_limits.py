@@ -3,8 +3,9 @@
 import re
 import subprocess
 
-from tests.cluster.conftest import SECONDS, Job, wait_for
+from tests.cluster.conftest import SECONDS, Job
 from tests.cluster.slurm import MAX_ARRAY_SIZE
+from tests.waiting import wait_for
 
 SHARED = ["--engine", "array", "--shared_nodes"]
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.cluster.conftest import MEMORY, SECONDS, Job, wait_for
+from tests.cluster.conftest import MEMORY, SECONDS, Job
+from tests.waiting import wait_for
 
 AROUND = ["--gpus-per-node=1", "--cpus-per-task=2", "--ntasks-per-node=1", "--mem-per-cpu=900", "--nodes=1"]
 

@@ -1,9 +1,12 @@
 """Snippets predicted by separate tasks, then `python -m pipelines.finish`."""
 
 import json
+import threading
 
+import pandas as pd
 import pytest
 
+from beam_zoo.tables.tables import remove_reports
 from pipelines import finish
 from tests import galaxies
 
@@ -84,3 +87,23 @@ def test_mistakes_are_one_line(argv, said, capfd):
     assert finish.main(argv) == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0]
+
+
+def test_three_jobs_finish_one_output(predict, own_catalogue, trees):
+    """All of them build the tables of the same samples at the same time, again and again."""
+    first = predict(own_catalogue, trees, *OPTIONS)
+    healthy = first.table("advanced")
+    codes = []
+
+    def again():
+        for _ in range(4):
+            remove_reports(str(first.output), 0)  # so that there is something to build
+            codes.append(finish.finish(str(first.output), 0.05, []))
+
+    threads = [threading.Thread(target=again) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 12
+    pd.testing.assert_frame_equal(first.table("advanced"), healthy)

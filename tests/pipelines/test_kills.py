@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests import checkpoints, galaxies
+from tests.waiting import wait_for
 
 SNIPPETS = 100
 ROWS = 2 * SNIPPETS
+SECONDS = 200
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +115,8 @@ def test_killed_at_half_of_100_snippets(sky, members, uninterrupted, tmp_path):
     """No more than 60 are predicted by the second run."""
     output = tmp_path / "out"
     process = start(command(sky, members, output))
-    while stored(output) < SNIPPETS // 2:
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for(lambda: stored(output) >= SNIPPETS // 2, SECONDS, every=0.01)
+    assert process.poll() is None
     kill(process)
     before = stored(output)
     subprocess.run(command(sky, members, output), check=True, capture_output=True)
@@ -142,3 +143,28 @@ def test_two_jobs_on_one_output(sky, members, uninterrupted, tmp_path):
     ]
     assert json.loads((output / "manifest.json").read_text())["rows_predicted"] == ROWS
     assert len(done) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(own_catalogue, trees, tmp_path, number):
+    """In the middle of inference: one line, no stack trace, 128 + the signal, and nothing left behind."""
+    slow = checkpoints.member(tmp_path / "slow.yaml", trees[0].with_suffix(".ckpt"), view="default")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["--catalogue", own_catalogue, "--models", slow, "--output", tmp_path / "out"]
+    words += ["--snippet_size", 1, "--passes", 40]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.predict", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
+    )
+    wait_for(lambda: stored(tmp_path / "out"), SECONDS)
+    assert process.poll() is None
+    os.kill(process.pid, number)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, err
+    assert "stopped: what is stored stays" in err.splitlines()[-1] and "Traceback" not in err
+    assert not [p.name for p in temporary.iterdir() if p.name.startswith("beam-zoo")]

@@ -1,4 +1,4 @@
-"""Commands that are given another runner than the local one, which is not there."""
+"""Commands that are given another runner than the local one: one that is not there, and one that this process plays."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from pipelines import aggregate, audit, finish
 NOWHERE = ["--runner=FlinkRunner", "--flink_master=127.0.0.1:9", "--environment_type=PROCESS"]
 NO_JAR = [*NOWHERE, "--flink_job_server_jar=/nowhere.jar"]
 NO_CLUSTER = ["--runner=FlinkRunner"]
+IN_THREE_SNIPPETS = ["--snippet_size", 4, "--passes", 1]
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,19 @@ def test_finish_builds_here(output, capfd):
         "note: the tables are built on this machine; predict with --runner=FlinkRunner builds them there"
     )
     assert (output / "manifest.json").exists()
+
+
+def test_a_workers_device_is_its_own(predict, own_catalogue, trees, cluster):
+    """The submitting machine need not have a GPU; a worker without one says so before its first image."""
+    asked = predict(own_catalogue, trees, *IN_THREE_SNIPPETS, "--device", "cuda")
+    assert asked.code == 2
+    assert asked.err.splitlines()[-1].startswith("error: --device=cuda, but this machine has no usable GPU")
+    assert (asked.output / "_plan").exists() and not (asked.output / "samples").exists()
+    assert predict(own_catalogue, trees, *IN_THREE_SNIPPETS, "--device", "auto").code == 0
+
+
+def test_snippets_on_a_cluster_build_no_tables(predict, own_catalogue, trees, cluster):
+    result = predict(own_catalogue, trees, *IN_THREE_SNIPPETS, "--snippets", "1:2")
+    assert result.code == 0, result.err
+    assert [p.name for p in (result.output / "samples").iterdir()] == ["part-0000001.parquet"]
+    assert not (result.output / "friendly").exists()

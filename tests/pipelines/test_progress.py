@@ -4,6 +4,7 @@ import itertools
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -78,3 +79,18 @@ def test_steps_are_added_up():
     progress.add(shown.name, inferred=1)  # a step that outlives the run is not disturbed
     progress.add(None, inferred=1)
     assert shown.read() == (done, failed)
+
+
+@pytest.mark.slow
+def test_a_run_is_quiet(own_catalogue, trees, tmp_path):
+    """A healthy run says a few lines; a folder that cannot be written is one."""
+    argv = [sys.executable, "-m", "pipelines.predict", "--catalogue", own_catalogue, "--models", trees[0]]
+    argv = [str(word) for word in [*argv, "--passes", 1, "--output", tmp_path / "out"]]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "INFO" not in done.stderr and len(done.stderr.splitlines()) < 10, done.stderr
+    shutil.rmtree(tmp_path / "out" / "samples")
+    (tmp_path / "out" / "samples").symlink_to(tmp_path / "nowhere" / "at-all")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) < 12, done.stderr

@@ -1,12 +1,16 @@
 """Representations are the encoder's features."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from tests import checkpoints, oracle
+
+IN_THREE_SNIPPETS = ["--snippet_size", 4, "--passes", 1]
 
 
 def features(table: pd.DataFrame) -> np.ndarray:
@@ -102,3 +106,42 @@ def test_predict_refuses_an_encoder(predict, few, tmp_path):
     )
     result = predict(few, member)
     assert result.code == 2 and "pipelines.represent" in result.err
+
+
+def encoders(folder: Path) -> list[Path]:
+    """Two ZoobotEncoder members, m and n."""
+    made = []
+    for seed, name in enumerate(("m", "n")):
+        path = checkpoints.zoobot_encoder(folder / f"{name}.ckpt", seed=seed)
+        settings = {"zoobot_class": "ZoobotEncoder", "encoder": checkpoints.ARCHITECTURE}
+        made.append(checkpoints.member(folder / f"{name}.yaml", path, **settings))
+    return made
+
+
+def test_representations_stopped_between_two_members(represent, own_catalogue, tmp_path):
+    """An image has gone, another has come since: all members end with the same galaxies."""
+    images = own_catalogue.parent / "images"
+    (images / "0001.jpg").rename(tmp_path / "0001.jpg")
+    options = [*IN_THREE_SNIPPETS, "--max_failure_fraction", 0.5]
+    first = represent(own_catalogue, encoders(tmp_path), *options)
+    (first.output / "representations" / "n" / "part-0000000.parquet").unlink()
+    (tmp_path / "0001.jpg").rename(images / "0001.jpg")
+    (images / "0002.jpg").unlink()
+    second = represent(own_catalogue, encoders(tmp_path), *options, output=first.output)
+    assert second.code == 0, second.err
+    ids = [list(second.table(f"representations/{name}")["id_str"]) for name in ("m", "n")]
+    failed = list(second.table("failures")["id_str"])
+    assert ids[0] == ids[1] and failed == ["gal 0002"]
+    assert sorted(ids[0] + failed) == [f"gal {n:04d}" for n in range(12)]
+
+
+def test_representations_of_other_galaxies_are_not_believed(represent, own_catalogue, tmp_path):
+    """Members' parts that do not belong together are an error that names them, never a table."""
+    first = represent(own_catalogue, encoders(tmp_path), *IN_THREE_SNIPPETS)
+    (own_catalogue.parent / "images" / "0001.jpg").unlink()
+    other = represent(own_catalogue, encoders(tmp_path), *IN_THREE_SNIPPETS, "--max_failure_fraction", 0.5)
+    name = "representations/n/part-0000000.parquet"
+    shutil.copy(other.output / name, first.output / name)
+    shutil.rmtree(first.output / "_tables")
+    second = represent(own_catalogue, encoders(tmp_path), *IN_THREE_SNIPPETS, output=first.output)
+    assert second.code == 2 and "hold different galaxies: delete both" in second.err

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from apache_beam.portability.api import endpoints_pb2
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from runners.flink import boot
+from tests.waiting import wait_for
+
+SECONDS = 120
 
 
 class Provision(services.ProvisionServiceServicer):
@@ -61,13 +63,6 @@ def test_settings(endpoint):
     assert PipelineOptions.from_dictionary(read).get_all_options()["job_name"] == "galaxies"
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def boot_words(endpoint: str) -> list[str]:
     """As Flink has them."""
     return [
@@ -94,7 +89,7 @@ def test_a_log_of_its_own(endpoint, tmp_path):
     process = subprocess.Popen(
         boot_words(endpoint), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    wait_for(lambda: logs(tmp_path))
+    wait_for(lambda: logs(tmp_path), SECONDS)
     process.kill()  # it waits for endpoints at which nobody is
     assert process.communicate()[0] == b""
     first = logs(tmp_path)[process.pid].splitlines()[0]
@@ -110,7 +105,7 @@ def workers(tmp_path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]
     process = subprocess.Popen(
         [sys.executable, "-m", "runners.flink.worker"], env=environment, stdin=subprocess.PIPE
     )
-    wait_for((folder / "workers").exists)
+    wait_for((folder / "workers").exists, SECONDS)
     yield process, environment
     if process.poll() is None:
         process.stdin.close()
@@ -121,23 +116,23 @@ def test_forked_workers(endpoint, workers, tmp_path):
     """Each `boot` has a worker of its own that ends with it, and ends with its worker; all end with what forks them."""
     process, environment = workers
     boots = [subprocess.Popen(boot_words(endpoint), env=environment) for _ in range(3)]
-    wait_for(lambda: len(logs(tmp_path)) == 3)
+    wait_for(lambda: len(logs(tmp_path)) == 3, SECONDS)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert sorted(map(int, children)) == sorted(logs(tmp_path))
 
     first = min(logs(tmp_path))
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: any(each.poll() is not None for each in boots))
+    wait_for(lambda: any(each.poll() is not None for each in boots), SECONDS)
     assert [each.poll() for each in boots if each.poll() is not None] == [boot.KILLED]
     assert not is_there(first)  # not even as a zombie
 
     left = next(each for each in boots if each.poll() is None)
     left.kill()
-    wait_for(lambda: sum(map(is_there, logs(tmp_path))) == 1)
+    wait_for(lambda: sum(map(is_there, logs(tmp_path))) == 1, SECONDS)
 
     process.stdin.close()
     assert process.wait(60) == 0
-    wait_for(lambda: not any(map(is_there, logs(tmp_path))))
+    wait_for(lambda: not any(map(is_there, logs(tmp_path))), SECONDS)
     for each in boots:
         each.wait(60)
 
