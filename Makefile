@@ -1,4 +1,5 @@
-# make setup | demo | test | test-fast | lint
+# make setup | demo | test | test-fast | lint | format. As root on Debian `make test` first installs what the cluster tests
+# need (Slurm, a JDK), and says so: tests/cluster/packages.sh.
 
 PYTHON ?= python3
 BIN := .venv/bin
