@@ -8,7 +8,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something that the user can put right. Its text is one line that says what to do; exit code 2."""
+    """Something that the user can put right. Its text is one line that says what to do; exit code 2.
+
+    >>> try:
+    ...     beam_zoo.open_output("OUTT")
+    ... except beam_zoo.UserError as error:
+    ...     print(error)
+    there is no output .../OUTT (did you mean 'OUT'?)
+    """
 
     def __str__(self) -> str:
         # Names that the user gave may hold line breaks.
@@ -16,11 +23,25 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """Nobody's mistake: the same command may succeed. Exit code 1."""
+    """A failure that may pass: the same command, run again, goes on where this one stopped. Exit code 1.
+
+    >>> settings = dict(catalogue="galaxies.csv", models=["a.yaml", "b.yaml"], output="OUT", passes=2)
+    >>> try:
+    ...     output = beam_zoo.predict(**settings)
+    ... except beam_zoo.RunFailed:
+    ...     output = beam_zoo.predict(**settings)
+    """
 
 
 class TooManyFailures(Exception):
-    """The output is complete, and more of its galaxies failed than `max_failure_fraction` allows. Exit code 3."""
+    """The output is complete, and more of its galaxies failed than `max_failure_fraction` allows. Exit code 3.
+
+    >>> try:
+    ...     beam_zoo.finish("OUT", max_failure_fraction=0.01)
+    ... except beam_zoo.TooManyFailures:
+    ...     print(beam_zoo.open_output("OUT").failures())
+    <Output .../OUT: predict, 8 of 8 galaxies predicted, 0 failed>
+    """
 
 
 def is_out_of_reach(error: BaseException) -> bool:
@@ -34,7 +55,13 @@ def is_out_of_reach(error: BaseException) -> bool:
 
 
 class StorageFull(Exception):
-    """The output's disk or quota is full; what was stored before stays. Exit code 4."""
+    """The output's disk or quota is full; what was stored before stays. Exit code 4.
+
+    >>> try:
+    ...     output = beam_zoo.represent(catalogue="galaxies.csv", models=["a.yaml"], output="A")
+    ... except beam_zoo.StorageFull as error:
+    ...     print("make room, and run it again:", error)
+    """
 
 
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:

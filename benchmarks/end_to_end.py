@@ -43,7 +43,7 @@ def bare_loop(folder: Path, words: list[str], galaxies: int) -> None:
 
     from beam_zoo.inference.half_weights import with_half_weights
     from beam_zoo.inference.handler import IMAGES_AT_ONCE
-    from beam_zoo.runtime.malloc import keep_freed_memory
+    from beam_zoo.runtime.tuning import keep_freed_memory
     from tests import oracle
 
     at_once = IMAGES_AT_ONCE["cpu"]
@@ -79,7 +79,7 @@ def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float
     from beam_zoo.images.decoders import Decoding, Threads, Wanted
     from beam_zoo.images.views import view_settings
     from beam_zoo.inference.load import TOGETHER
-    from beam_zoo.runtime.malloc import keep_freed_memory
+    from beam_zoo.runtime.tuning import keep_freed_memory
     from tests import oracle
 
     keep_freed_memory()

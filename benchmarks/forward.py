@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options = parser.parse_args(argv)
     ways = [way for way in WAYS if way in options.ways or way == "fp32"]
-    from beam_zoo.runtime.malloc import keep_freed_memory
+    from beam_zoo.runtime.tuning import keep_freed_memory
     from tests import oracle
 
     keep_freed_memory()  # as the command

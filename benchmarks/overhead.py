@@ -27,7 +27,7 @@ from beam_zoo.images.decoders import Decoded
 from beam_zoo.inference.handler import MemberHandler
 from beam_zoo.inference.load import LoadImages
 from beam_zoo.plan.run import Run
-from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.tuning import keep_freed_memory
 from beam_zoo.samples.records import Batch
 from beam_zoo.tables.statistics import Tree, TreeTables
 from benchmarks import workload

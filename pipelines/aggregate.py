@@ -7,9 +7,10 @@ and OUT3/manifest.json. The runs are only read.
 """
 
 import sys
+from typing import Any
 
 from beam_zoo.errors import UserError
-from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.tuning import keep_freed_memory
 from beam_zoo.storage.files import absolute, is_remote
 from pipelines import command
 from pipelines.command_line import Parser
@@ -62,6 +63,19 @@ def _main(argv: list[str] | None) -> int:
         "--overwrite", action="store_true", help="build the tables of an earlier aggregate anew"
     )
     values, flags = command.parse_simple(parser, argv)
+    values = checked(values)
+    keep_freed_memory()
+    from pipelines.merge import execute  # Beam takes seconds to import: not for --help
+
+    return execute(values, flags)
+
+
+def checked(values: dict[str, Any]) -> dict[str, Any]:
+    """The command's options, with the output's folder as an absolute path.
+
+    Raises:
+        UserError: one is missing, or has a wrong value.
+    """
     for name in ("samples", "output"):
         if not values[name]:
             raise UserError(f"--{name} is missing (--help lists the options)")
@@ -75,11 +89,7 @@ def _main(argv: list[str] | None) -> int:
         raise UserError(
             f"output {values['output']}: an aggregate is built in a local folder; copy it from there"
         )
-    values["output"] = absolute(values["output"])
-    keep_freed_memory()
-    from pipelines.merge import execute  # Beam takes seconds to import: not for --help
-
-    return execute(values, flags)
+    return {**values, "output": absolute(values["output"])}
 
 
 if __name__ == "__main__":

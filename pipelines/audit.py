@@ -16,7 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from beam_zoo.errors import UserError, near_path
-from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.tuning import keep_freed_memory
 from beam_zoo.storage import files, layout
 from beam_zoo.storage.output import is_output
 from pipelines import command
@@ -25,8 +25,8 @@ from pipelines.command_line import Parser
 if TYPE_CHECKING:
     import apache_beam as beam
 
-    from beam_zoo.audit.elements import Audit, Element
-    from beam_zoo.audit.findings import Findings
+    from beam_zoo.auditing.elements import Audit, Element
+    from beam_zoo.auditing.findings import Findings
 
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
@@ -49,7 +49,7 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
     Raises:
         UserError: the folder is no complete output, or a runner lacks the report's folder.
     """
-    from beam_zoo.audit.findings import Findings
+    from beam_zoo.auditing.findings import Findings
     from runners import beam_options, cluster
 
     runner = beam_options.runner_name(flags)
@@ -111,7 +111,7 @@ def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", p
     """
     import apache_beam as beam
 
-    from beam_zoo.audit.elements import COUNTS, CheckElement
+    from beam_zoo.auditing.elements import COUNTS, CheckElement
 
     found = (
         p
@@ -163,9 +163,9 @@ def _open(
     output: str, aggregate: bool, temporary: str, findings: "Findings"
 ) -> "tuple[dict[str, Any], Audit | None, list[Element]]":
     """The manifest, the audit and its elements; None where a finding is that plan or manifest are damaged."""
-    from beam_zoo.audit.aggregate import open_aggregate
-    from beam_zoo.audit.plan_files import require_usable
-    from beam_zoo.audit.run import RunAudit
+    from beam_zoo.auditing.aggregate import open_aggregate
+    from beam_zoo.auditing.plan_files import require_usable
+    from beam_zoo.auditing.run import RunAudit
     from beam_zoo.plan import plan as plans
 
     plan, manifest = None, {}

@@ -61,10 +61,10 @@ def parse_checked(command: str, description: str, argv: Sequence[str] | None) ->
         UserError: an unknown option or a wrong value.
     """
     options = parse(command, description, argv, lambda flags: check_beam(flags, [*BY_NAME]))
-    return _for_dataflow(command, options)
+    return for_dataflow(command, options)
 
 
-def _for_dataflow(command: str, options: Options) -> Options:
+def for_dataflow(command: str, options: Options) -> Options:
     """The options with what a run on Dataflow has besides."""
     name, fit = options.dataflow.dataflow_preset, options.dataflow.dataflow_right_fitting
     asked = [*(["dataflow_preset"] if name else []), *(["dataflow_right_fitting"] if fit else [])]

@@ -37,11 +37,8 @@ def _main(argv: list[str] | None) -> int:
         raise UserError(f"--hdf5 {values['hdf5']}: it is written to a local file; copy it from there")
     from pipelines.hdf5 import write
 
-    return write(
-        absolute(values["output"]),
-        absolute(values["hdf5"]),
-        overwrite=values["overwrite"],
-    )
+    write(absolute(values["output"]), absolute(values["hdf5"]), overwrite=values["overwrite"])
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from beam_zoo.errors import RunFailed, UserError
-from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.tuning import keep_freed_memory
 from beam_zoo.storage.files import absolute
 from pipelines import command
 from pipelines.command_line import Parser, add_option

@@ -31,7 +31,7 @@ def write(output: str, path: str, *, overwrite: bool) -> int:
         overwrite: whether to replace one that is there.
 
     Returns:
-        The exit code, 0.
+        The number of galaxies.
 
     Raises:
         UserError: the output or the file cannot be used, or galaxies do not all have the same samples.
@@ -71,7 +71,7 @@ def write(output: str, path: str, *, overwrite: bool) -> int:
         f"{count:,} of {union.rows:,} galaxies written, {union.rows - count:,} failed: {path}",
         file=sys.stderr,
     )
-    return 0
+    return count
 
 
 def _write(opened: Reopened, temporary: str, path: str) -> int:

@@ -7,7 +7,7 @@ from beam_zoo.plan import plan as plans
 from beam_zoo.plan.run import Run
 from beam_zoo.plan.snippet import Snippet
 from beam_zoo.runtime.device import one_thread
-from beam_zoo.runtime.malloc import keep_freed_memory
+from beam_zoo.runtime.tuning import is_ours, keep_freed_memory
 from beam_zoo.samples import parts
 from beam_zoo.samples.retry import to_retry
 from beam_zoo.storage import output as outputs
@@ -59,7 +59,8 @@ def prepare(command: str, options: Options) -> Prepared:
     inputs, work = options.inputs, options.work
     checks.required(options)
     output = absolute(str(work.output))
-    one_thread()
+    if is_ours():
+        one_thread()
     engine = checks.engine(options)
     if engine.device == "cpu":
         keep_freed_memory()

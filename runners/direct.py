@@ -1,11 +1,12 @@
 """Beam's local runner, in this process: it opens no port and starts no other process."""
 
 import functools
-import gc
 from collections.abc import Callable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_zoo.runtime.tuning import freeze_modules
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
@@ -20,16 +21,13 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
     """
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    _leave_modules_alone()
+    _freeze_modules_once()
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags))
     build(pipeline)
     pipeline.run().wait_until_finish()
 
 
 @functools.cache
-def _leave_modules_alone() -> None:
-    """What was imported stays: the collector need not look at it again for every few galaxies.
-
-    Once a process: what a pipeline leaves behind must not stay with it.
-    """
-    gc.freeze()
+def _freeze_modules_once() -> None:
+    """Once a process: what a pipeline leaves behind is to be collected."""
+    freeze_modules()

@@ -21,9 +21,9 @@ import apache_beam as beam
 
 from beam_zoo.errors import RunFailed, known_error
 from beam_zoo.runtime.logs import set_up_logging
-from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.runtime.python import import_path, python
 from beam_zoo.runtime.resources import available_memory, cores
+from beam_zoo.runtime.tuning import keep_freed_memory
 from runners import direct
 
 LOGGER = logging.getLogger("beam_zoo")

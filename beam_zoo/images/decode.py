@@ -6,7 +6,6 @@ import io
 import os
 import stat
 import threading
-import warnings
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,6 @@ _STRIP_ROWS = 256
 
 MAX_FILE_BYTES = 1 << 30
 _TOO_LARGE = "{} is larger than 1 GiB"
-
-# Our own limit is below the one at which Pillow warns: we refuse those images, with a reason.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(Exception):

@@ -30,6 +30,7 @@ from beam_zoo.images import decode as images
 from beam_zoo.images.decoders import Decoded, Decoders, Decoding, Left, Wanted, decode
 from beam_zoo.runtime import code_cache as kept_code
 from beam_zoo.runtime.device import one_thread
+from beam_zoo.runtime.logs import quieten
 
 AT_ONCE = 16
 """Most images of one message to a process, which costs some tenths of a millisecond; fewer where they keep more of them busy."""
@@ -213,6 +214,7 @@ def _begin(decoding: Decoding, memory: list[SharedMemory], one_large_image: Any)
     signal.signal(signal.SIGTERM, _end_later)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_thread()
+    quieten()
     images.ONE_LARGE_IMAGE = one_large_image
     _here.update(views=decoding.views("cpu"), side=decoding.least_side, memory=memory)
 

@@ -10,8 +10,8 @@ import threadpoolctl
 import torch
 
 from beam_zoo.errors import UserError
-from beam_zoo.runtime.malloc import keep_freed_memory
 from beam_zoo.runtime.resources import cores
+from beam_zoo.runtime.tuning import keep_freed_memory
 
 THREADS = torch.get_num_threads()
 """torch's own choice for this machine, asked before any thread is kept to one core."""

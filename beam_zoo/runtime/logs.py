@@ -1,8 +1,10 @@
 """Logging of commands and workers: warnings, and no stack trace for what one line says better."""
 
 import logging
+import warnings
 
 from beam_zoo.errors import known_error, reports_known_error
+from beam_zoo.runtime.tuning import is_ours
 
 # Cloud clients that are not needed; settings of Beam that are as they should be here.
 _OF_NO_USE = (
@@ -22,7 +24,11 @@ def set_up_logging() -> None:
 
 
 def quieten() -> None:
-    """In a worker process, whose handlers belong to its runner: the same filter, and warnings only."""
+    """In a command or a worker, whose handlers belong to its runner: the same filter, and warnings only."""
+    if not is_ours():
+        return
+    # Pillow's own limit is above ours: we refuse those images, with a reason.
+    warnings.filterwarnings("ignore", message=".*decompression bomb", module="PIL")
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     for handler in root.handlers:

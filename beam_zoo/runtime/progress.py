@@ -11,8 +11,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm
-
 from beam_zoo.errors import RunFailed
 
 _shown: dict[str, "LocalProgress"] = {}
@@ -66,13 +64,15 @@ class Progress(abc.ABC):
         """Galaxies done (predicted or failed), and failed, where that is known before the end."""
 
     def _show(self) -> None:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() or "ipykernel" in sys.modules:
             self._show_bar()
         else:
             self._show_lines()
 
     def _show_bar(self) -> None:
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        from tqdm.auto import tqdm  # in a notebook, its bar
+
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
         with tqdm(
             total=self._total,
             desc=self._label,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from zoobot.shared import schemas
 
-from beam_zoo.audit.expected import GALAXIES_BY_DEFINITION, Definitions, median_bounds, mixture_bounds
-from beam_zoo.audit.table_files import masked_fractions
+from beam_zoo.auditing.expected import GALAXIES_BY_DEFINITION, Definitions, median_bounds, mixture_bounds
+from beam_zoo.auditing.table_files import masked_fractions
 from beam_zoo.plan.plan import MEDIAN, MIXTURE
 from beam_zoo.tables.statistics import Tree
 from beam_zoo.tables.tables import Statistics

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_zoo.audit import plan_files
-from beam_zoo.audit.findings import Findings
+from beam_zoo.auditing import plan_files
+from beam_zoo.auditing.findings import Findings
 from beam_zoo.errors import UserError
 from beam_zoo.members.member import Member
 from beam_zoo.plan import plan as plans

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import beam_zoo
-from beam_zoo.audit.findings import LINES, Findings
+from beam_zoo.auditing.findings import LINES, Findings
 from pipelines import audit, predict, represent
 from tests import checkpoints
 from tests.pipelines import audited as a
@@ -266,7 +266,7 @@ def test_lines_are_bounded():
 
 def test_workers_need_no_pipelines():
     """What a worker checks knows nothing of pipelines/ or runners/."""
-    files = sorted(Path(beam_zoo.__file__).parent.glob("audit/*.py"))
+    files = sorted(Path(beam_zoo.__file__).parent.glob("auditing/*.py"))
     assert files
     for file in files:
         assert not re.search(r"^ *(from|import) (pipelines|runners)", file.read_text(), re.MULTILINE), file

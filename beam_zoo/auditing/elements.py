@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 
-from beam_zoo.audit.findings import Findings
+from beam_zoo.auditing.findings import Findings
 
 COUNTS = "counts"
 NumbersByName = dict[str, int]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from beam_zoo.audit.elements import Element, NumbersByName
-from beam_zoo.audit.expected import Definitions, ExpectedTablePart
-from beam_zoo.audit.findings import Findings
-from beam_zoo.audit.manifest import (
+from beam_zoo.auditing.elements import Element, NumbersByName
+from beam_zoo.auditing.expected import Definitions, ExpectedTablePart
+from beam_zoo.auditing.findings import Findings
+from beam_zoo.auditing.manifest import (
     OF_ALL,
     check_output_folder,
     check_types,
@@ -22,9 +22,9 @@ from beam_zoo.audit.manifest import (
     names_in,
     table_number,
 )
-from beam_zoo.audit.plan_files import check_plan_files
-from beam_zoo.audit.stored_parts import StoredPartChecks
-from beam_zoo.audit.table_files import TableFiles
+from beam_zoo.auditing.plan_files import check_plan_files
+from beam_zoo.auditing.stored_parts import StoredPartChecks
+from beam_zoo.auditing.table_files import TableFiles
 from beam_zoo.catalogue.read import ID
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan

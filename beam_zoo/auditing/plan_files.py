@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from beam_zoo.audit.findings import Findings
-from beam_zoo.audit.manifest import names_in
+from beam_zoo.auditing.findings import Findings
+from beam_zoo.auditing.manifest import names_in
 from beam_zoo.catalogue.check import Checker
 from beam_zoo.catalogue.read import Catalogue
 from beam_zoo.errors import UserError, one_line

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from beam_zoo.audit.elements import Element, NumbersByName
-from beam_zoo.audit.expected import Definitions, ExpectedTablePart
-from beam_zoo.audit.findings import Findings
-from beam_zoo.audit.manifest import (
+from beam_zoo.auditing.elements import Element, NumbersByName
+from beam_zoo.auditing.expected import Definitions, ExpectedTablePart
+from beam_zoo.auditing.findings import Findings
+from beam_zoo.auditing.manifest import (
     OF_ALL,
     Types,
     check_output_folder,
@@ -21,9 +21,9 @@ from beam_zoo.audit.manifest import (
     find_elements,
     table_number,
 )
-from beam_zoo.audit.plan_files import require_usable
-from beam_zoo.audit.run import RunAudit
-from beam_zoo.audit.table_files import TableFiles
+from beam_zoo.auditing.plan_files import require_usable
+from beam_zoo.auditing.run import RunAudit
+from beam_zoo.auditing.table_files import TableFiles
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
 from beam_zoo.union.agreement import open_runs

@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from beam_zoo.audit.elements import Element
-from beam_zoo.audit.findings import LINES_OF_A_KIND, Findings
+from beam_zoo.auditing.elements import Element
+from beam_zoo.auditing.findings import LINES_OF_A_KIND, Findings
 from beam_zoo.errors import one_line
 from beam_zoo.members.member import Member, to_json
 from beam_zoo.storage import files, layout

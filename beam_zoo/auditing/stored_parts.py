@@ -7,9 +7,9 @@ from collections import defaultdict
 import numpy as np
 import pyarrow as pa
 
-from beam_zoo.audit.compare import compare_columns, compare_listed
-from beam_zoo.audit.elements import Element
-from beam_zoo.audit.findings import Findings
+from beam_zoo.auditing.compare import compare_columns, compare_listed
+from beam_zoo.auditing.elements import Element
+from beam_zoo.auditing.findings import Findings
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import one_line
 from beam_zoo.images.failure import Failure

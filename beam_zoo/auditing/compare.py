@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_zoo.audit.elements import Element
-from beam_zoo.audit.findings import Findings
+from beam_zoo.auditing.elements import Element
+from beam_zoo.auditing.findings import Findings
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import one_line
 

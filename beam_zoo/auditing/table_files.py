@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.audit.compare import TOLERANCE, close, compare_columns, compare_listed, compare_schemas
-from beam_zoo.audit.elements import Element
-from beam_zoo.audit.expected import ExpectedTablePart, Questions
-from beam_zoo.audit.findings import Findings
+from beam_zoo.auditing.compare import TOLERANCE, close, compare_columns, compare_listed, compare_schemas
+from beam_zoo.auditing.elements import Element
+from beam_zoo.auditing.expected import ExpectedTablePart, Questions
+from beam_zoo.auditing.findings import Findings
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import one_line
 from beam_zoo.storage.files import read_bytes
