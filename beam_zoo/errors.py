@@ -34,7 +34,7 @@ class RunFailed(Exception):
 
 
 class TooManyFailures(Exception):
-    """The output is complete, and more of its galaxies failed than `max_failure_fraction` allows. Exit code 3.
+    """The output is complete, but more galaxies failed than `max_failure_fraction` allows. Exit code 3.
 
     >>> try:
     ...     beam_zoo.finish("OUT", max_failure_fraction=0.01)
@@ -117,39 +117,45 @@ def one_line(error: object, limit: int = 500) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-_KINDS: dict[str, type[UserError] | type[StorageFull] | type[RunFailed]] = {
-    kind.__name__: kind for kind in (UserError, StorageFull, RunFailed)
-}
-_TRACEBACK = "Traceback (most recent call last):"
-_OURS = re.compile(rf"beam_zoo\.errors\.({'|'.join(_KINDS)}): (.*)")
-_WHILE_RUNNING = re.compile(r" \[while running '.*", re.DOTALL)
+_Known = UserError | StorageFull | RunFailed
+_KINDS: dict[str, type[_Known]] = {kind.__name__: kind for kind in (UserError, StorageFull, RunFailed)}
+_HEADER = "Traceback (most recent call last):\n"
+_EXCEPTION = re.compile(rf"beam_zoo\.errors\.({'|'.join(_KINDS)}): (.*)")
+_STEP = re.compile(r" \[while running '.*", re.DOTALL)
 """What Beam appends to the text of an error: the name of the step."""
 
 
-def known_error(error: BaseException) -> UserError | StorageFull | RunFailed | None:
-    """The error of ours that a runner wrapped, if there is one.
+def known_error(error: BaseException) -> _Known | None:
+    """The error of this module that a runner wrapped, if there is one.
 
-    Runners re-raise a worker's exception in several shapes: the same type with "[while running 'step']" appended, a chained
-    cause, or an exception whose text has the worker's stack trace. Of a stack trace only the line counts that names the
-    exception: a file name or a message may say anything.
+    Runners raise a worker's exception again in several shapes: the same type with "[while running 'step']" appended,
+    a chained cause, or an exception whose text contains the worker's stack trace.
     """
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, UserError | StorageFull | RunFailed):
-            text = _WHILE_RUNNING.sub("", str(seen))
+        if isinstance(seen, _Known):
+            text = _STEP.sub("", str(seen))
             return seen if text == str(seen) else type(seen)(text)
         seen = seen.__cause__ or seen.__context__
-    return _of_stack_trace(str(error))
+    return known_error_in(str(error))
 
 
-def _of_stack_trace(text: str) -> UserError | StorageFull | RunFailed | None:
-    """Python's last stack trace in a text: after its indented lines comes the exception."""
-    _, header, trace = text.rpartition(_TRACEBACK)
-    line = next((line for line in trace.splitlines() if line and not line[0].isspace()), "")
-    found = _OURS.match(line) if header else None
-    return _KINDS[found[1]](_WHILE_RUNNING.sub("", found[2])) if found else None
+def known_error_in(text: str) -> _Known | None:
+    """The error of this module that a text's last stack trace ends in, if there is one.
+
+    Only the line that names the exception counts: a file name or a message may contain anything.
+    """
+    found = _EXCEPTION.match(exception_line(text) or "")
+    return _KINDS[found[1]](_STEP.sub("", found[2])) if found else None
 
 
-def reports_known_error(text: str) -> bool:
-    """Whether a text ends in a stack trace of an error of ours."""
-    return _of_stack_trace(text) is not None
+def exception_line(text: str) -> str | None:
+    """The line of a text's last Python stack trace that names the exception; None if there is no stack trace.
+
+    >>> exception_line("worker 3: Traceback (most recent call last):\\n  File 'a.py', line 1\\nKeyError: 'b'\\n")
+    "KeyError: 'b'"
+    """
+    # The frames are indented, the exception is not. A message that quotes the header has no line break after it.
+    _, header, trace = text.rpartition(_HEADER)
+    lines = (line for line in trace.splitlines() if line and not line[0].isspace())
+    return next(lines, None) if header else None

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from beam_zoo.errors import known_error, reports_known_error
+from beam_zoo.errors import known_error, known_error_in
 from beam_zoo.runtime.tuning import is_ours
 
 # Cloud clients that are not needed; settings of Beam that are as they should be here.
@@ -45,7 +45,7 @@ def worth_showing(record: logging.LogRecord) -> bool:
     if _JAVA_TRACE in text:  # of a job that failed: the command says why at its end
         return False
     # The command itself reports errors of ours, in one line at its end.
-    if reports_known_error(text) or "KeyboardInterrupt" in text:
+    if known_error_in(text) or "KeyboardInterrupt" in text:
         return False
     return not any(words in text for words in _OF_NO_USE)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from beam_zoo.errors import RunFailed, known_error, one_line
+from beam_zoo.errors import RunFailed, known_error_in, one_line
 from runners.traces import CAUSE, summary
 
 CANNOT_START = re.compile(r"Process died with exit code -?\d+")
@@ -51,7 +51,7 @@ class Failures:
             if CANNOT_START.search(failure.text):
                 recent = [moment for moment in self._no_starts if failure.moment - moment < RECENT]
                 self._no_starts = [*recent, failure.moment]
-            if known_error(RuntimeError(failure.text)) or len(self._no_starts) >= STARTS:
+            if known_error_in(failure.text) or len(self._no_starts) >= STARTS:
                 raise self.error(failure.text)
         return [summary(failure.text) for failure in new]
 
@@ -61,7 +61,7 @@ class Failures:
         Args:
             text: Java's stack trace.
         """
-        if known := known_error(RuntimeError(text)):
+        if known := known_error_in(text):
             return known
         if CANNOT_START.search(text):
             newest = max(self._logs.glob("worker-*.log"), key=lambda log: log.stat().st_mtime, default=None)

@@ -1,6 +1,8 @@
-"""Which errors count as ours, in the shapes in which runners hand them on."""
+"""Errors of the program, recognised in the shapes in which runners raise them again."""
 
+import apache_beam as beam
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_zoo.errors import RunFailed, StorageFull, UserError, known_error
 from beam_zoo.runtime.logs import worth_showing
@@ -12,13 +14,44 @@ TRACE = """Traceback (most recent call last):
 """
 
 
+SHAPES = [
+    "instruction 4 failed: {trace}",
+    "java.lang.RuntimeException: Error received from SDK harness for instruction 4: {trace}\n\tat org.x(Y.java:1)",
+    "Dataflow pipeline failed. State: FAILED, Error:\nError message from worker: {trace}\n",
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [UserError, StorageFull, RunFailed])
-def test_the_line_of_a_stack_trace(kind):
-    text = TRACE.format(
-        line=f"beam_zoo.errors.{kind.__name__}: member a has changed [while running 'infer a']"
-    )
-    found = known_error(RuntimeError(f"instruction 4 failed: {text}"))
+def test_the_line_of_a_stack_trace(kind, shape):
+    line = f"beam_zoo.errors.{kind.__name__}: member a has changed [while running 'infer a']"
+    found = known_error(RuntimeError(shape.format(trace=TRACE.format(line=line))))
     assert type(found) is kind and str(found) == "member a has changed"
+
+
+def test_a_message_that_quotes_a_stack_trace():
+    """The header inside of a message starts no stack trace: it has no line of its own."""
+    text = TRACE.format(line="beam_zoo.errors.UserError: a.py failed: Traceback (most recent call last): x")
+    assert str(known_error(RuntimeError(text))) == "a.py failed: Traceback (most recent call last): x"
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (UserError("member a has changed"), "member a has changed"),
+        (ValueError("cannot read beam_zoo.errors.UserError: a.jpg"), None),
+        (ValueError("a.jpg\nbeam_zoo.errors.UserError: b.jpg"), None),
+    ],
+)
+def test_what_the_local_runner_makes_of_an_error(error, known):
+    with pytest.raises(Exception) as raised, beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = pipeline | beam.Create([error]) | beam.Map(_raise)
+    found = known_error(raised.value)
+    assert known == (None if found is None else str(found))
 
 
 @pytest.mark.parametrize(
