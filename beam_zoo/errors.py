@@ -128,8 +128,8 @@ _STEP = re.compile(r" \[while running '.*", re.DOTALL)
 def known_error(error: BaseException) -> _Known | None:
     """The error of this module that a runner wrapped, if there is one.
 
-    Runners raise a worker's exception again in several shapes: the same type with "[while running 'step']" appended,
-    a chained cause, or an exception whose text contains the worker's stack trace.
+    Runners raise a worker's exception again in several shapes: the same type with "[while running
+    'step']" appended, a chained cause, or an exception whose text contains the worker's stack trace.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -150,9 +150,9 @@ def known_error_in(text: str) -> _Known | None:
 
 
 def exception_line(text: str) -> str | None:
-    """The line of a text's last Python stack trace that names the exception; None if there is no stack trace.
+    """The line of a text's last Python stack trace that names the exception; None without a stack trace.
 
-    >>> exception_line("worker 3: Traceback (most recent call last):\\n  File 'a.py', line 1\\nKeyError: 'b'\\n")
+    >>> exception_line("1: Traceback (most recent call last):\\n  File 'a.py', line 1\\nKeyError: 'b'\\n")
     "KeyError: 'b'"
     """
     # The frames are indented, the exception is not. A message that quotes the header has no line break after it.

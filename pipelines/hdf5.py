@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from beam_zoo.errors import UserError, near_path, one_line
-from beam_zoo.storage.files import is_folder, storage, sync_file, sync_folder
+from beam_zoo.storage.files import is_folder, storage
+from beam_zoo.storage.local import sync_file, sync_folder
 from beam_zoo.union.reopen import Reopened, reopen
 from pipelines.merge import complete_parts
 

@@ -21,10 +21,11 @@ from beam_zoo.samples import parts
 from beam_zoo.samples.assemble import REFUSE
 from beam_zoo.storage import layout
 from beam_zoo.storage import output as outputs
-from beam_zoo.storage.files import is_remote, read_json, storage, sync_folder, write_json
+from beam_zoo.storage.files import is_remote, read_json, storage, write_json
 from beam_zoo.storage.layout import AGGREGATE_MARK as MARK
 from beam_zoo.storage.layout import AGGREGATE_WORK as WORK
 from beam_zoo.storage.layout import FAILURES, TABLES, part_number
+from beam_zoo.storage.local import sync_folder
 from beam_zoo.tables.gather import PARTS
 from beam_zoo.tables.tables import load_report
 from beam_zoo.union.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs

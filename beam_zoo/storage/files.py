@@ -1,7 +1,8 @@
 """Files that are whole whenever they are there, and durable when a step says that it is done.
 
-A path that starts with gs:// is an object of Google Cloud Storage (`beam_zoo/storage/gcs.py`), any other one a local file.
-Functions raise what the operating system would raise, whichever it is.
+A path that starts with gs:// is an object of Google Cloud Storage (`gcs.py`), any other one a local file
+(`local.py`).
+Functions raise what the operating system would raise for a local file, also for an object.
 """
 
 import contextlib
@@ -10,24 +11,13 @@ import errno
 import hashlib
 import io
 import json
-import logging
 import os
 import re
-import time
-import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from beam_zoo.errors import StorageFull, UserError, one_line
-from beam_zoo.storage import gcs
-
-LOGGER = logging.getLogger("beam_zoo")
-CLAIM_SECONDS = 60
-"""After so many seconds a claim to replace a file is taken for one of a process that was killed."""
-
-
-_TOLD: set[int] = set()
-"""File systems of which a warning was given."""
+from beam_zoo.storage import gcs, local
 
 
 def is_remote(path: str) -> bool:
@@ -113,40 +103,7 @@ def publish(path: str, data: Any, *, replace: bool = False) -> bool:
     with storage(path):
         if is_object(path):
             return gcs.write(path, data, replace=replace)
-        return _publish(path, data, replace)
-
-
-def _publish(path: str, data: Any, replace: bool) -> bool:
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
-    os.makedirs(folder, exist_ok=True)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(temporary, path)
-        else:
-            _link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    sync_folder(folder)
-    return True
-
-
-def _link(temporary: str, path: str) -> None:
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise
-        raise UserError(
-            f"the file system of {path} has no hard links ({error.strerror}): use another --output"
-        ) from None
+        return local.publish(path, data, replace=replace)
 
 
 def write_json(path: str, content: dict[str, Any], *, replace: bool = True) -> bool:
@@ -184,7 +141,7 @@ def read_version(path: str) -> Version:
 
 
 def compare_and_swap(path: str, before: Version, data: bytes) -> bool:
-    """Replace a file if it is still what was read: of several processes that do so at the same time, one wins.
+    """Replace a file if it is still what was read: of several concurrent processes one wins.
 
     Args:
         path: the file.
@@ -192,7 +149,7 @@ def compare_and_swap(path: str, before: Version, data: bytes) -> bool:
         data: the new bytes.
 
     Returns:
-        Whether it was replaced.
+        Whether this call replaced it.
 
     Raises:
         StorageFull: the disk or the quota is full.
@@ -201,63 +158,7 @@ def compare_and_swap(path: str, before: Version, data: bytes) -> bool:
     with storage(path):
         if is_object(path):
             return gcs.write(path, data, replace=True, only=before.generation)
-        folder, name = os.path.split(path)
-        # Whoever makes this link may replace these very bytes. One that a killed process left is old.
-        claim = os.path.join(folder, f".{name}.{sha256(before.data)[:32]}")
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - os.stat(claim).st_mtime > CLAIM_SECONDS:
-                os.unlink(claim)
-        if not _publish(claim, b"", replace=False):
-            return False
-        try:
-            return read_bytes(path) == before.data and _publish(path, data, replace=True)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(claim)
-
-
-def sync_file(path: str) -> None:
-    """Make a local file's, or a folder's, content durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_folder(folder: str) -> None:
-    """Make names that were added to a local folder durable; where the file system cannot, say so once."""
-    try:
-        sync_file(folder)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-        device = os.stat(folder).st_dev
-        if device not in _TOLD:
-            _TOLD.add(device)
-            LOGGER.warning(
-                "the file system of %s does not sync folders: after a power cut the last files may be missing there, and are "
-                "then predicted again",
-                folder,
-            )
-
-
-def check_hard_links(folder: str) -> None:
-    """Refuse a local folder whose file system has no hard links, by which parts get their names; leaves nothing.
-
-    Raises:
-        StorageFull: the disk or the quota is full.
-        UserError: it has none, or cannot be written.
-    """
-    temporary = os.path.join(folder, f".beam-zoo.{uuid.uuid4().hex}")
-    with storage(folder):
-        try:
-            with open(temporary, "xb"):
-                _link(temporary, f"{temporary}.link")
-        finally:
-            for path in (temporary, f"{temporary}.link"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        return local.compare_and_swap(path, before.data, data)
 
 
 def read_bytes(path: str) -> bytes:
@@ -292,12 +193,12 @@ def open_read(path: str) -> BinaryIO:
 
 
 def for_arrow(path: str) -> str | io.BytesIO:
-    """What pyarrow reads a file of this program from: its path, or all of an object, which is a few megabytes."""
+    """What pyarrow reads a small file from: a local path, or all bytes of an object."""
     return io.BytesIO(gcs.read(path)) if is_object(path) else path
 
 
 def stream_for_arrow(path: str) -> str | BinaryIO:
-    """What pyarrow reads a file of any size from."""
+    """What pyarrow reads a file of any size from: a local path, or an object that is read in ranges."""
     return gcs.open_read(path) if is_object(path) else path
 
 
@@ -321,7 +222,7 @@ def size(path: str) -> int:
 
 
 def stamp(path: str) -> list[Any]:
-    """Path, size in bytes, and time (or generation) of the last change: tells cheaply that a file was not touched.
+    """Path, size in bytes, and time of the last change (of an object: generation) of a file.
 
     Raises:
         OSError: there is none.

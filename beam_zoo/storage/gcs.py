@@ -1,9 +1,11 @@
-"""Objects of Google Cloud Storage, through Google's own client, with the errors that a file system would raise,
-or RunFailed where it cannot be reached.
+"""Objects of Google Cloud Storage, through Google's own client.
 
-Objects are whole or not there, and there are no folders: a folder is a prefix that ends in a slash. Lists show what
-was written before them, and a precondition on the generation makes "create if absent" one step. Credentials are
-Google's application default ones; STORAGE_EMULATOR_HOST names an emulator instead.
+Functions raise the errors that a file system would raise, or RunFailed where the service cannot be reached.
+
+Objects are atomic: whole, or not there. A folder is only a prefix that ends in a slash. Listings are
+consistent: they show what was written before. A precondition on the generation makes "create if absent" and
+compare-and-swap atomic. Credentials are Google's application default ones; STORAGE_EMULATOR_HOST names an
+emulator instead.
 """
 
 import base64
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 SCHEME = "gs://"
 CONNECTIONS = 64
-"""Requests that a process may have under way: an object is fetched in tens of milliseconds, whatever the processor."""
+"""Requests that a process may have in flight: each takes tens of milliseconds, nearly all of it latency."""
 _READ_AHEAD = 8 << 20
 _NO_BUCKET = "there is no such bucket"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -43,7 +45,7 @@ def split(path: str) -> tuple[str, str]:
 
 
 def read(path: str, most: int | None = None) -> bytes:
-    """An object's bytes, held against its checksum.
+    """An object's bytes, verified against its checksum.
 
     Args:
         path: `gs://bucket/name`.
@@ -84,13 +86,13 @@ def write(path: str, data: Any, *, replace: bool, only: int | None = None) -> bo
     with _os_errors(path, _NO_BUCKET):
         try:
             generation = only if replace else 0  # 0: the object must not exist
-            # Without a precondition the client would not try again after a lost answer; bytes that are the same
-            # whoever writes them may be written twice.
+            # By default the client retries an upload only with a precondition. Here it is always retryable:
+            # where there is no precondition, all writers of the object write the same bytes.
             _blob(path).upload_from_file(
                 io.BytesIO(data), size=len(data), if_generation_match=generation, retry=_retries()
             )
         except PreconditionFailed:
-            # The client tries again where an answer was lost: then what is there is what it wrote itself.
+            # The client repeats a request whose answer was lost: then the object is what it wrote itself.
             return _holds(path, data)
     return True
 

@@ -1,6 +1,6 @@
 """The names of everything in the folder of an output: nothing else in the program knows them.
 
-A part of samples is named by its snippet, a part of a table by its number; names sort in the order of the catalogue.
+A part of samples is named by its snippet, a part of a table by its number. Names sort as the catalogue does.
 """
 
 import re
@@ -16,7 +16,7 @@ FRIENDLY, ADVANCED, FAILURES = TABLES = ("friendly", "advanced", "failures")
 REPORTS = "_tables"
 """One report for each part of the tables, from which the manifest is made."""
 RETRY = "_retry"
-"""An empty file for each snippet with failures that may pass, so that a later run need not read every part."""
+"""An empty file for each snippet with retryable failures: a later run need not read every part."""
 SLURM_JOBS = "_slurm"
 """Scripts and logs of batch jobs."""
 DATAFLOW_STAGING = "_dataflow"

@@ -1,11 +1,11 @@
-"""The folder of an output: whose it is, what may be removed from it, and whether it can be written."""
+"""The folder of an output: whether it is usable, and which of its files may be removed."""
 
 import contextlib
 import os
 import re
 
 from beam_zoo.errors import UserError
-from beam_zoo.storage import files
+from beam_zoo.storage import files, local
 from beam_zoo.storage.layout import (
     DATAFLOW_STAGING,
     MANIFEST,
@@ -62,7 +62,8 @@ def check(output: str, *, overwrite: bool) -> None:
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"output {output} cannot be written: {parent} is not a writable folder")
     if not is_output(output):  # else it has parts, which are linked to their names
-        files.check_hard_links(parent)
+        with files.storage(parent):
+            local.check_hard_links(parent)
 
 
 def _check_content(output: str, overwrite: bool) -> None:
@@ -101,9 +102,9 @@ def is_own(output: str, path: str) -> bool:
 
 
 def clear(output: str) -> None:
-    """Remove what this program wrote, and nothing else; the plan last, so that a stop half-way can be repeated.
+    """Remove what this program wrote, and nothing else; the plan last, so that it can be repeated.
 
-    Logs and scripts of batch jobs stay: the job that this is done for is waiting there.
+    Logs and scripts of batch jobs stay: the batch job that runs this command uses them.
     """
     last = PLAN_FILE
     there = sorted(files.walk(output), key=lambda path: path.startswith(PLAN))

@@ -1,4 +1,4 @@
-"""Folders that are this user's alone: what is in them is run, or opens doors."""
+"""Folders that only this user may enter: they hold code that is run, keys or passwords."""
 
 import contextlib
 import errno
@@ -33,7 +33,7 @@ def fault(path: str, forbidden: int = ANYTHING) -> str | None:
 
 
 def fault_on_the_way(path: str, forbidden: int = ANYTHING) -> str | None:
-    """As `fault`, and what is wrong with the folders above it, and with links: others could put another in its place.
+    """As `fault`, and what is wrong above it: folders and links by which others could replace it.
 
     Args:
         path: of the folder, absolute; folders above it are made, too.
@@ -46,7 +46,8 @@ def fault_on_the_way(path: str, forbidden: int = ANYTHING) -> str | None:
 
 
 def _walk(path: str, fault_of_end: Callable[[str], str | None]) -> str | None:
-    closed = False  # nobody else comes to a folder below a closed one, such as a home of mode 700, to exchange what is in it
+    # Below a closed folder, such as a home of mode 700, nobody else can replace anything.
+    closed = False
     for part in map(str, [*reversed(PurePath(path).parents), PurePath(path)]):
         fault_here = fault_of_end if part == str(PurePath(path)) else _fault_above
         _make(part)
@@ -78,7 +79,7 @@ def _fault_above(path: str) -> str | None:
     found = os.lstat(path)
     if not _is_trusted(found.st_uid):
         return f"{path} is somebody else's"
-    # With the sticky bit, as on /tmp, only its owner can exchange what is there.
+    # With the sticky bit, as on /tmp, only the owner of a file can replace it.
     writable = found.st_mode & WRITE and not found.st_mode & stat.S_ISVTX
     return f"{path} can be written to by others (chmod go-w)" if writable else None
 
@@ -90,7 +91,7 @@ def _is_trusted(owner: int) -> bool:
 
 @functools.cache
 def _roots() -> tuple[int, ...]:
-    # In a user namespace, as of a container that was started without privileges, the machine's root is nobody.
+    # In the user namespace of an unprivileged container the machine's root has the overflow id.
     if Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]:
         return (0,)
     return 0, int(Path("/proc/sys/kernel/overflowuid").read_text())

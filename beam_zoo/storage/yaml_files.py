@@ -1,4 +1,4 @@
-"""YAML files of plain values: nothing in them is executed, and nothing is guessed."""
+"""YAML files of plain values: no tag is executed, and a duplicate key is an error."""
 
 import os
 import select

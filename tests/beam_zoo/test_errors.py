@@ -16,7 +16,7 @@ TRACE = """Traceback (most recent call last):
 
 SHAPES = [
     "instruction 4 failed: {trace}",
-    "java.lang.RuntimeException: Error received from SDK harness for instruction 4: {trace}\n\tat org.x(Y.java:1)",
+    "java.lang.RuntimeException: Error received from SDK harness: {trace}\n\tat org.x(Y.java:1)",
     "Dataflow pipeline failed. State: FAILED, Error:\nError message from worker: {trace}\n",
 ]
 

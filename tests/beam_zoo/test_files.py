@@ -3,13 +3,16 @@
 import errno
 import multiprocessing
 import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from beam_zoo.errors import StorageFull, UserError
-from beam_zoo.storage import files
+from beam_zoo.storage import files, local
+from beam_zoo.storage import output as outputs
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def folders_do_not_sync(monkeypatch):
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    files._TOLD.clear()
+    monkeypatch.setattr(local, "_UNSYNCED_DEVICES", set())
 
 
 @pytest.fixture
@@ -37,12 +40,12 @@ def no_hard_links(monkeypatch):
 
 
 def test_folders_that_do_not_sync(folders_do_not_sync, tmp_path, caplog):
-    """The file is there, and what is not promised is said once."""
-    for name in "ab":
+    """The files are there, and one line for all folders says what is not promised."""
+    for name in ("a", "b", "folder/c"):
         assert files.publish(str(tmp_path / name), b"data")
         assert (tmp_path / name).read_bytes() == b"data"
     assert len(caplog.messages) == 1
-    assert "does not sync folders: after a power cut the last files may be missing" in caplog.messages[0]
+    assert "does not sync folders: after a power cut the newest files may be missing" in caplog.messages[0]
 
 
 def test_other_errors_of_a_folder_are_errors(monkeypatch, tmp_path):
@@ -69,36 +72,63 @@ def test_no_hard_links_are_found_at_planning(predict, few, trees, no_hard_links,
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".beam-zoo*"))
 
 
-def test_a_folder_that_syncs_nothing_holds_an_output(predict, few, trees, folders_do_not_sync):
-    result = predict(few, trees, "--passes", 1)
-    assert result.code == 0 and result.err.count("does not sync folders") == 1, result.err
-    assert len(result.table("friendly")) == 23
+NO_SYNC = """
+import errno, os
+real = os.fsync
+
+def fsync(handle):
+    if os.path.isdir(f"/proc/self/fd/{handle}"):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    real(handle)
+
+os.fsync = fsync
+"""
 
 
-def _swap(path: str, number: int, start) -> bool:
+def test_a_folder_that_syncs_nothing_holds_an_output(few, trees, tmp_path):
+    """The command succeeds, and says in one line, whatever its processes, what is not promised."""
+    (tmp_path / "sitecustomize.py").write_text(NO_SYNC)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    words = ["--catalogue", few, "--models", *trees, "--output", tmp_path / "out", "--passes", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.predict", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("does not sync folders") == 1, done.stderr
+    assert pq.read_table(tmp_path / "out" / "friendly").num_rows == 23
+
+
+def _swap(path: str, number: int, start, won) -> None:
     before = files.read_version(path)
     start.wait()
-    return files.compare_and_swap(path, before, b"%d" % number)
+    won[number] = files.compare_and_swap(path, before, b"%d" % number)
 
 
-def _worker(path: str, number: int, start, won) -> None:
-    won[number] = _swap(path, number, start)
+def _winners(path: Path, count: int = 6) -> list[int]:
+    """Which of several processes replace a file that each has read; it holds what the first of them wrote."""
+    context = multiprocessing.get_context("fork")
+    start, won = context.Barrier(count), context.Array("i", [0] * count)
+    workers = [context.Process(target=_swap, args=(str(path), n, start, won)) for n in range(count)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    winners = [number for number in range(count) if won[number]]
+    assert winners and path.read_bytes() == b"%d" % winners[0]
+    return winners
 
 
 def test_of_many_that_replace_a_file_one_wins(tmp_path):
     """Each has read the same bytes; whoever lost finds the winner's."""
-    path, context = str(tmp_path / "plan.json"), multiprocessing.get_context("fork")
+    path = tmp_path / "plan.json"
     for _ in range(5):
-        Path(path).write_bytes(b"old")
-        start, won = context.Barrier(6), context.Array("i", [0] * 6)
-        workers = [context.Process(target=_worker, args=(path, n, start, won)) for n in range(6)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        assert sum(won) == 1
-        assert Path(path).read_bytes() == b"%d" % list(won).index(1)
-    assert [each.name for each in tmp_path.iterdir()] == ["plan.json"]
+        path.write_bytes(b"old")
+        assert len(_winners(path)) == 1
+    assert os.listdir(tmp_path) == ["plan.json"]
 
 
 def test_a_file_that_has_changed_is_not_replaced(tmp_path):
@@ -112,18 +142,64 @@ def test_a_file_that_has_changed_is_not_replaced(tmp_path):
     assert Path(path).read_bytes() == b"new"
 
 
-def test_a_claim_of_a_process_that_was_killed(tmp_path):
-    """It stands in the way for a minute, not for ever."""
+@pytest.fixture
+def stale_claim(tmp_path, monkeypatch):
+    """A file whose content was claimed long ago, by a process that was killed before it replaced the file."""
+    monkeypatch.setattr(local, "CLAIM_SECONDS", 0.5)
+    path = tmp_path / "plan.json"
+    path.write_bytes(b"old")
+    claim, clock = Path(local.claim_path(str(path), b"old")), tmp_path / "clock"
+    claim.touch()
+    while not clock.exists() or clock.stat().st_ctime - claim.stat().st_ctime < local.CLAIM_SECONDS:
+        clock.touch()
+    clock.unlink()
+    return path
+
+
+def test_a_claim_of_a_process_that_was_killed(stale_claim, monkeypatch):
+    """It stands in the way for a minute, not for ever; the next process that replaces the file removes it."""
+    path = str(stale_claim)
+    before = files.read_version(path)
+    monkeypatch.setattr(local, "CLAIM_SECONDS", 60)
+    assert not files.compare_and_swap(path, before, b"new") and stale_claim.read_bytes() == b"old"
+    monkeypatch.setattr(local, "CLAIM_SECONDS", 0.5)
+    assert files.compare_and_swap(path, before, b"new") and stale_claim.read_bytes() == b"new"
+    assert os.listdir(stale_claim.parent) == ["plan.json"]
+
+
+def test_of_many_that_find_a_stale_claim_one_wins(stale_claim):
+    assert len(_winners(stale_claim)) == 1
+    assert os.listdir(stale_claim.parent) == ["plan.json"]
+
+
+def test_a_claim_ends_with_an_error(tmp_path, monkeypatch):
     path = str(tmp_path / "plan.json")
     Path(path).write_bytes(b"old")
-    before = files.read_version(path)
-    claim = tmp_path / f".plan.json.{files.sha256(b'old')[:32]}"
-    claim.touch()
-    assert not files.compare_and_swap(path, before, b"new")
-    old = time.time() - files.CLAIM_SECONDS - 1
-    os.utime(claim, (old, old))
-    assert files.compare_and_swap(path, before, b"new")
-    assert Path(path).read_bytes() == b"new" and not claim.exists()
+
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Input/output error"):
+        patch.setattr(os, "replace", refuse)
+        files.compare_and_swap(path, files.read_version(path), b"new")
+    assert os.listdir(tmp_path) == ["plan.json"]
+    assert files.compare_and_swap(path, files.read_version(path), b"new")
+
+
+def test_a_lost_answer_of_a_file_server(tmp_path, monkeypatch):
+    """NFS asks again for a link that was made, and is told that the name is taken."""
+    real = os.link
+
+    def lost(source, target):
+        real(source, target)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(os, "link", lost)
+    path = str(tmp_path / "a")
+    assert files.publish(path, b"mine") and Path(path).read_bytes() == b"mine"
+    assert files.compare_and_swap(path, files.read_version(path), b"new")
+    monkeypatch.setattr(os, "link", real)
+    assert not files.publish(path, b"another's") and Path(path).read_bytes() == b"new"
 
 
 def test_two_jobs_carry_other_columns_at_the_same_time(predict, few, trees, monkeypatch):
@@ -150,4 +226,4 @@ def test_a_full_disk_is_found_before_links(monkeypatch, tmp_path):
 
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(StorageFull):
-        files.check_hard_links(str(tmp_path))
+        outputs.check(str(tmp_path / "out"), overwrite=False)
