@@ -155,7 +155,7 @@ def exception_line(text: str) -> str | None:
     >>> exception_line("1: Traceback (most recent call last):\\n  File 'a.py', line 1\\nKeyError: 'b'\\n")
     "KeyError: 'b'"
     """
-    # The frames are indented, the exception is not. A message that quotes the header has no line break after it.
+    # Frames are indented, the exception is not. In a message, no line break follows a quoted header.
     _, header, trace = text.rpartition(_HEADER)
     lines = (line for line in trace.splitlines() if line and not line[0].isspace())
     return next(lines, None) if header else None
