@@ -56,13 +56,13 @@ def shuffled(output: Path) -> Shuffled:
     """Bytes of the elements that the two shuffles of an output's tables are given."""
     from apache_beam.coders import BytesCoder, FastPrimitivesCoder, TupleCoder
 
-    from beam_zoo.plan import plan
+    from beam_zoo.plan import plan_file
     from beam_zoo.plan.run import Run
     from beam_zoo.samples import parts
     from beam_zoo.samples.assemble import Layouts
     from beam_zoo.tables.gather import ReadPart, Summarise
 
-    made = plan.read(str(output))
+    made = plan_file.read(str(output))
     assert made is not None
     run = Run(made, str(output), "", 1, "cpu")
     refs = [ref for found in parts.stored_parts(made, str(output)).values() for ref in found]

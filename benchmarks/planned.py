@@ -38,6 +38,7 @@ def write_plan(
     from beam_zoo.members.member import read_member
     from beam_zoo.members.resolve import resolve
     from beam_zoo.plan import plan as plans
+    from beam_zoo.plan import plan_file
     from beam_zoo.runtime.versions import versions
     from tests import checkpoints
 
@@ -68,5 +69,7 @@ def write_plan(
         carried_digest="",
         versions=versions(),
     )
-    plans.write(made, str(output), iter([pa.RecordBatch.from_arrays([ids, ids], ["id_str", "file_loc"])]), {})
+    plan_file.write(
+        made, str(output), iter([pa.RecordBatch.from_arrays([ids, ids], ["id_str", "file_loc"])]), {}
+    )
     return made

@@ -166,12 +166,12 @@ def _open(
     from beam_zoo.auditing.aggregate import open_aggregate
     from beam_zoo.auditing.plan_files import require_usable
     from beam_zoo.auditing.run import RunAudit
-    from beam_zoo.plan import plan as plans
+    from beam_zoo.plan import plan_file
 
     plan, manifest = None, {}
     if not aggregate:
         with findings.unreadable(layout.PLAN_FILE):
-            plan = plans.read(output)
+            plan = plan_file.read(output)
             assert plan is not None
             require_usable(plan)
     with findings.unreadable(layout.MANIFEST):

@@ -73,7 +73,7 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> None:
         TooManyFailures: more galaxies failed than the fraction allows.
         UserError: the folder is not an output.
     """
-    from beam_zoo.plan import plan
+    from beam_zoo.plan import plan_file
     from beam_zoo.plan.run import Run
     from beam_zoo.samples import parts
     from beam_zoo.storage import output as outputs
@@ -82,7 +82,7 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> None:
     from runners import beam_options
 
     begin = time.time()
-    made = plan.read(output)
+    made = plan_file.read(output)
     if made is None:
         raise UserError(f"{output} is not an output of predict or represent: it has no plan")
     stored = parts.stored_parts(made, output)

@@ -11,6 +11,7 @@ from beam_zoo.catalogue.read import Catalogue, limited
 from beam_zoo.errors import UserError
 from beam_zoo.members.member import Member
 from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
 from beam_zoo.plan.rows import CarriedDigest
 from beam_zoo.runtime.versions import versions
@@ -165,21 +166,21 @@ def with_probed_images(
 
 def publish(
     plan: Plan,
+    old: Plan | None,
     output: str,
     catalogue: Catalogue | None,
     staged: dict[str, str],
     *,
-    is_new: bool,
     overwrite: bool,
 ) -> None:
     """Write a plan, or go on with the one that is there.
 
     Args:
         plan: the plan.
+        old: the output's plan when this one was made, if it had one.
         output: folder of the output.
         catalogue: where the rows are, or None where the stored plan stands for it.
         staged: path below the output -> the checkpoint of which a copy is to lie there.
-        is_new: whether the output had no plan when this one was made.
         overwrite: remove what an earlier run wrote.
 
     Raises:
@@ -194,11 +195,11 @@ def publish(
     with storage(output):
         if overwrite:
             outputs.clear(output)
-        if not is_new:
-            plans.update(plan, output, rows() if catalogue is not None else None)
+        if old is not None:
+            plan_file.update(old, plan, output, rows() if catalogue is not None else None)
             return
-        plans.write(plan, output, rows(), staged)
-        there = plans.read(output)
+        plan_file.write(plan, output, rows(), staged)
+        there = plan_file.read(output)
         if there is None or there.fingerprint != plan.fingerprint:
             raise UserError(
                 f"another job has just planned a run with other settings in {output}: use another --output"

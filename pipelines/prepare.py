@@ -3,7 +3,8 @@
 import dataclasses
 
 from beam_zoo.catalogue.read import Catalogue
-from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
+from beam_zoo.plan.plan import Plan
 from beam_zoo.plan.run import Run
 from beam_zoo.plan.snippet import Snippet
 from beam_zoo.runtime.device import one_thread
@@ -22,7 +23,7 @@ class Prepared:
 
     Attributes:
         run: the run.
-        plan_is_new: whether the output had no plan yet.
+        old: the output's plan, or None if it had none, or is overwritten.
         catalogue: where the rows are, or None where the stored plan stands for it.
         staged: path below the output -> the checkpoint of which a copy is to lie there.
         snippets: numbers of the snippets to predict.
@@ -31,7 +32,7 @@ class Prepared:
     """
 
     run: Run
-    plan_is_new: bool
+    old: Plan | None
     catalogue: Catalogue | None
     staged: dict[str, str]
     snippets: range
@@ -66,7 +67,7 @@ def prepare(command: str, options: Options) -> Prepared:
         keep_freed_memory()
     outputs.check(output, overwrite=work.overwrite)
     checks.workers_image(options, engine)
-    old = None if work.overwrite else plans.read(output)
+    old = None if work.overwrite else plan_file.read(output)
     specs = checks.read_members(inputs.models)
     members, staged = checks.resolve_members(command, specs, old, output)
     checks.settings_fit(command, options, members)
@@ -84,16 +85,16 @@ def prepare(command: str, options: Options) -> Prepared:
     fraction = options.tables.max_failure_fraction
     plan = planning.with_probed_images(plan, old, catalogue, output, missing, fraction)
     run = Run(plan, output, root, work.batch_size, engine.device, source=engine.source)
-    return Prepared(run, old is None, catalogue, staged, snippets, stored, engine.hints)
+    return Prepared(run, old, catalogue, staged, snippets, stored, engine.hints)
 
 
 def publish(prepared: Prepared, *, overwrite: bool) -> None:
     """Write the plan; see `planning.publish`."""
     planning.publish(
         prepared.run.plan,
+        prepared.old,
         prepared.run.output,
         prepared.catalogue,
         prepared.staged,
-        is_new=prepared.plan_is_new,
         overwrite=overwrite,
     )

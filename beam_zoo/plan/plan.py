@@ -1,59 +1,31 @@
-"""The plan of a run, below `OUT/_plan`: what is to be predicted, made once, then only read.
+"""What a run predicts, and what follows from it: snippets, table parts, fingerprints."""
 
-`rows-*/` holds the catalogue's rows as Parquet, one file per table part and one row group per snippet, so
-that a worker reads just the rows of its snippet (of a bucket: the file). The columns carried into the tables lie beside them
-in a folder of their own, because other carried columns change no sample. Both folders, and the staged checkpoints,
-are named by what is in them: jobs that plan at the same time disturb each other nowhere, and `plan.json`,
-written last and created if absent, says whose plan it is.
-"""
-
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_zoo.catalogue.read import ID, LOCATION
-from beam_zoo.errors import UserError, is_out_of_reach, one_line
-from beam_zoo.members.member import Member, from_json, to_json
-from beam_zoo.plan.rows import RowWriter, rows_file
+from beam_zoo.members.member import Member
+from beam_zoo.plan.rows import read_part, read_schema, read_snippet
 from beam_zoo.plan.snippet import Snippet
-from beam_zoo.storage.files import (
-    compare_and_swap,
-    exists,
-    for_arrow,
-    is_folder,
-    is_object,
-    publish,
-    read_bytes,
-    read_file,
-    read_version,
-    remove,
-    remove_folder,
-    sha256,
-    to_json_bytes,
-    write_json,
-)
-from beam_zoo.storage.layout import PLAN, PLAN_FILE
+from beam_zoo.storage.layout import PLAN
 
 FORMAT = 2
 BATCHED = "batched"
 MEDIAN, MIXTURE = INTERVALS = ("median", "mixture")
-"""Which 90% interval the tables have: the medians over the samples of their bounds, as zoobot has it, or that of the mixture."""
+"""The tables' 90% interval: medians of the samples' bounds, as zoobot has it, or that of the samples' mixture."""
 TABLE_ROWS = 16_384
-"""A table part holds whole snippets, and about this many rows: 9 MB of the advanced table of 34 answers."""
+"""About how many rows a table part has, in whole snippets: 9 MB of an advanced table of 34 answers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run predicts. Everything in it that can move a number is part of `fingerprint`.
+    """What a run predicts. `fingerprint` covers everything in it that can change a number.
 
     Attributes:
         command: `predict` or `represent`.
@@ -69,12 +41,13 @@ class Plan:
         carried_digest: SHA-256 of their content, or an empty string.
         versions: of the libraries that the run began with.
         interval: which 90% interval the tables have, see `beam_zoo.tables.statistics.Tree`.
-        table_rows_wanted: about how many rows a table part holds; kept, because the plan's files are cut so.
+        table_rows_wanted: about how many rows a table part has; stored, since it sizes the plan's files too.
         compile: whether encoders are compiled.
-        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`, and with `fast_views` others by
-            a GPU, see `beam_zoo.images.gpu.card_decoder`.
-        fast_views: `batched` if views are made many at a time by `beam_zoo.images.fast_views`; False for galaxy_datasets' own. True
-            in plans of earlier versions, where the device decided: such a run is read, and does not go on.
+        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`,
+            and with `fast_views` others by a GPU, see `beam_zoo.images.gpu.card_decoder`.
+        fast_views: `batched` if `beam_zoo.images.fast_views` makes the views of a batch together; False for
+            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm: such an
+            output can be read, but not continued.
     """
 
     command: str
@@ -146,7 +119,7 @@ class Plan:
         return range(part * size, min(self.rows, (part + 1) * size))
 
     def settings(self) -> dict[str, Any]:
-        """Everything that can move a number, by the name that an error line gives it."""
+        """Everything that can change a number, by its name in error lines."""
         return {
             "command": self.command,
             "catalogue": self.catalogue["sha256"],
@@ -159,7 +132,7 @@ class Plan:
             "compile": self.compile,
             "fast_images": self.fast_images,
             "fast_views": self.fast_views,
-            # Representations are stored with their carried columns: there is no later table to put them in.
+            # Representations are stored with their carried columns: no table is built from them.
             "carry": list(self.carried) if self.command == "represent" else [],
             "carried values": self.carried_digest if self.command == "represent" else "",
             "members": {member.name: member.identity() for member in self.members},
@@ -168,15 +141,15 @@ class Plan:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the settings: parts of another fingerprint are not parts of this run."""
-        # What is off moves no number: plans from before there was such a setting keep their fingerprint.
+        """SHA-256 of the settings: a part with another fingerprint belongs to another run."""
+        # A setting that is off changes no number: plans of versions without that setting keep their fingerprint.
         settings = {name: value for name, value in self.settings().items() if value is not False}
         canonical = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @functools.cached_property
     def tables_fingerprint(self) -> str:
-        """SHA-256 of what the tables depend on: tables of another fingerprint are built anew."""
+        """SHA-256 of what the tables depend on: tables with another fingerprint are rebuilt."""
         carried = [list(self.carried), self.carried_digest]
         canonical = json.dumps(
             {"samples": self.fingerprint, "carried": carried, "interval": self.interval}, sort_keys=True
@@ -192,194 +165,38 @@ class Plan:
         return self._folder_of(output, "carried", self.carried_digest)
 
     def _folder_of(self, output: str, kind: str, digest: str) -> str:
-        """A folder named by its content and by how that is cut."""
+        """A content-addressed folder; how the rows are split into files is part of its name."""
         content = f"{digest} {self.snippet_size} {self.table_rows_wanted}"
         return os.path.join(output, PLAN, f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
 
     def read_rows(self, output: str, snippet: Snippet) -> tuple[list[str], list[str | None]]:
         """Ids and image locations of a snippet's galaxies, in order."""
-        table = _read_group(self.rows_folder(output), self, snippet.number)
+        table = self._read_snippet(self.rows_folder(output), snippet.number)
         return table.column(ID).to_pylist(), table.column(LOCATION).to_pylist()
 
     def read_ids(self, output: str, snippet: Snippet) -> pa.Array:
         """Ids of a snippet's galaxies, in order."""
-        return _read_group(self.rows_folder(output), self, snippet.number).column(ID).combine_chunks()
+        return self._read_snippet(self.rows_folder(output), snippet.number).column(ID).combine_chunks()
 
     def read_carried(self, output: str, snippet: int) -> pa.Table:
         """The carried columns of a snippet's galaxies, in order."""
-        return _read_group(self.carried_folder(output), self, snippet)
+        return self._read_snippet(self.carried_folder(output), snippet)
 
     def read_table_rows(self, output: str, part: int) -> pa.Table:
         """`id_str`, `file_loc` and the carried columns of a table part's galaxies, in order."""
-        with _damaged(rows_file(self.rows_folder(output), part)) as path:
-            rows = pq.read_table(for_arrow(path))
+        table = read_part(self.rows_folder(output), part)
         if self.carried:
-            with _damaged(rows_file(self.carried_folder(output), part)) as path:
-                carried = pq.read_table(for_arrow(path))
+            carried = read_part(self.carried_folder(output), part)
             for name in self.carried:
-                rows = rows.append_column(carried.schema.field(name), carried.column(name))
-        return rows
+                table = table.append_column(carried.schema.field(name), carried.column(name))
+        return table
 
     def carried_schema(self, output: str) -> pa.Schema:
         """Arrow fields of the carried columns."""
-        if not self.carried:
-            return pa.schema([])
-        with _damaged(rows_file(self.carried_folder(output), 0)) as path:
-            return pq.read_schema(for_arrow(path))
+        return read_schema(self.carried_folder(output)) if self.carried else pa.schema([])
 
-
-def _read_group(folder: str, plan: Plan, snippet: int) -> pa.Table:
-    part, group = divmod(snippet, plan.snippets_per_table)
-    with _damaged(rows_file(folder, part)) as path:
-        source = io.BytesIO(_object(path)) if is_object(path) else path
-        with pq.ParquetFile(source) as file:
-            return file.read_row_group(group)
-
-
-@functools.lru_cache(maxsize=8)
-def _object(path: str) -> bytes:
-    """A file of rows: named by its content, so that it cannot change."""
-    return read_bytes(path)
-
-
-@contextlib.contextmanager
-def _damaged(path: str) -> Iterator[str]:
-    try:
-        yield path
-    except (OSError, pa.ArrowException) as error:
-        if is_out_of_reach(error):
-            raise UserError(f"cannot read the plan's {path}: {one_line(error, 200)}") from None
-        raise UserError(
-            f"the plan's {path} is damaged ({one_line(error, 200)}): restore it, or use another --output"
-        ) from None
-
-
-def read(output: str) -> Plan | None:
-    """The plan of an output, or None if it has none.
-
-    Raises:
-        UserError: it is of another version of this program, or damaged.
-    """
-    path = _path(output)
-    try:
-        data = read_bytes(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UserError(f"cannot read the plan {path}: {error}") from None
-    return _parse(data, path)
-
-
-def _parse(data: bytes, path: str) -> Plan:
-    try:
-        content = json.loads(data)
-        if content.pop("format") != FORMAT:
-            raise UserError(
-                f"{path} was made by another version of this program: use that, or another --output"
-            )
-        members = content.pop("members")
-        for cls, found in ((Plan, content), *((Member, member) for member in members)):
-            if unknown := set(found) - {field.name for field in dataclasses.fields(cls)}:
-                raise UserError(
-                    f"{path} was made by a newer version of this program (it has {unknown.pop()!r}): "
-                    "use that version, or another --output"
-                )
-        carried = tuple(content["carried"])
-        return Plan(**{**content, "members": tuple(map(from_json, members)), "carried": carried})
-    except ValueError as error:
-        raise UserError(f"cannot read the plan {path}: {error}") from None
-    except (AttributeError, KeyError, TypeError):
-        raise UserError(f"the plan {path} is damaged: restore it, or use another --output") from None
-
-
-def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: dict[str, str]) -> None:
-    """Publish a plan: whole, or not at all. If another job publishes one first, that one stays, and alone.
-
-    Args:
-        plan: the plan.
-        output: folder of the output; made if absent.
-        batches: all rows of the catalogue, with the carried columns.
-        staged: path below the output -> the file of which a copy is to lie there.
-
-    Raises:
-        StorageFull: the disk or the quota is full.
-        UserError: the output cannot be written.
-    """
-    files = [os.path.join(output, path) for path in staged]
-    folders = [plan.rows_folder(output), *([plan.carried_folder(output)] if plan.carried else [])]
-    new = [path for path in files if not exists(path)], [path for path in folders if not is_folder(path)]
-    writers = [_row_writer(plan, plan.rows_folder(output), (ID, LOCATION))]
-    if plan.carried:
-        writers.append(_row_writer(plan, plan.carried_folder(output), plan.carried))
-    _write_rows(writers, batches)
-    for path, source in staged.items():
-        data = read_file(source)
-        if not os.path.basename(path).startswith(sha256(data)[:16]):
-            raise UserError(f"{source} has changed while the run was planned: run the same command again")
-        publish(os.path.join(output, path), data, replace=True)
-    # Parts get their names in the same way: where that cannot be done, it is found out now.
-    if not write_json(_path(output), _content(plan), replace=False):
-        _take_back(output, *new)
-
-
-def _take_back(output: str, new_files: list[str], new_folders: list[str]) -> None:
-    """Remove what was written for a plan that came second, but for what the first has too."""
-    there = read(output)
-    if there is None:
-        return
-    needed = {there.rows_folder(output), there.carried_folder(output)}
-    needed |= {os.path.join(output, member.path) for member in there.members}
-    remove(*(path for path in new_files if path not in needed))
-    for folder in new_folders:
-        if folder not in needed:
-            remove_folder(folder)
-
-
-def _row_writer(plan: Plan, folder: str, columns: tuple[str, ...]) -> RowWriter:
-    sizes = {"snippet_size": plan.snippet_size, "snippets_per_table": plan.snippets_per_table}
-    return RowWriter(folder, columns, **sizes)
-
-
-def _write_rows(writers: list[RowWriter], batches: Iterator[pa.RecordBatch]) -> None:
-    for batch in batches:
-        for writer in writers:
-            writer.add(batch)
-    for writer in writers:
-        writer.close()
-
-
-def update(plan: Plan, output: str, batches: Iterator[pa.RecordBatch] | None) -> None:
-    """Put a plan with the same fingerprint in the place of the old one; `batches` if other columns are carried.
-
-    Raises:
-        UserError: another job has put a plan of its own there.
-    """
-    try:
-        before = read_version(_path(output))
-    except OSError as error:
-        raise UserError(f"cannot read the plan {_path(output)}: {error.strerror}") from None
-    there = _parse(before.data, _path(output))
-    if there.fingerprint != plan.fingerprint:
-        raise UserError(
-            f"another job has just planned something else in {output}: look what it does, then run again"
-        )
-    if _content(there) == json.loads(json.dumps(_content(plan))):
-        return
-    last = rows_file(plan.carried_folder(output), plan.table_parts - 1)
-    if batches is not None and plan.carried and not exists(last):
-        _write_rows([_row_writer(plan, plan.carried_folder(output), plan.carried)], batches)
-    if not compare_and_swap(_path(output), before, to_json_bytes(_content(plan))):
-        raise UserError(f"another job has just changed the plan of {output}: run the same command again")
-
-
-def _path(output: str) -> str:
-    return os.path.join(output, PLAN_FILE)
-
-
-def _content(plan: Plan) -> dict[str, Any]:
-    members = [to_json(member) for member in plan.members]
-    fields = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
-    return {"format": FORMAT, **fields, "carried": list(plan.carried), "members": members}
+    def _read_snippet(self, folder: str, snippet: int) -> pa.Table:
+        return read_snippet(folder, *divmod(snippet, self.snippets_per_table))
 
 
 def differences(old: Plan, new: Plan) -> list[str]:

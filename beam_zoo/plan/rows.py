@@ -1,6 +1,9 @@
-"""The files of a plan's rows: one per table part, a row group a snippet."""
+"""The files of a plan's rows: one for each table part, with a row group for each snippet."""
 
+import contextlib
+import functools
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator
 
@@ -9,12 +12,68 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_zoo.storage.files import publish
+from beam_zoo.errors import UserError, is_out_of_reach, one_line
+from beam_zoo.storage.files import for_arrow, is_object, publish, read_bytes
 
 
 def rows_file(folder: str, part: int) -> str:
     """Path of the rows of a table part."""
     return os.path.join(folder, f"{part:06d}.parquet")
+
+
+def read_part(folder: str, part: int) -> pa.Table:
+    """The rows of a table part, in order.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    with _reading(rows_file(folder, part)) as path:
+        return pq.read_table(for_arrow(path))
+
+
+def read_snippet(folder: str, part: int, group: int) -> pa.Table:
+    """The rows of a snippet, in order.
+
+    Args:
+        folder: of the files.
+        part: number of the table part.
+        group: number of the snippet within it.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    with _reading(rows_file(folder, part)) as path:
+        source = io.BytesIO(read_object(path)) if is_object(path) else path
+        with pq.ParquetFile(source) as file:
+            return file.read_row_group(group)
+
+
+def read_schema(folder: str) -> pa.Schema:
+    """The columns of all files.
+
+    Raises:
+        UserError: the first file cannot be read, or is damaged.
+    """
+    with _reading(rows_file(folder, 0)) as path:
+        return pq.read_schema(for_arrow(path))
+
+
+@functools.lru_cache(maxsize=8)
+def read_object(path: str) -> bytes:
+    """All bytes of a file of rows in a bucket; cached, since such files are content-addressed and never change."""
+    return read_bytes(path)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[str]:
+    try:
+        yield path
+    except (OSError, pa.ArrowException) as error:
+        if is_out_of_reach(error):
+            raise UserError(f"cannot read the plan's {path}: {one_line(error, 200)}") from None
+        raise UserError(
+            f"the plan's {path} is damaged ({one_line(error, 200)}): restore it, or use another --output"
+        ) from None
 
 
 class Slices:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path
 from beam_zoo.members.member import Member
-from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
 from beam_zoo.samples.records import PartRef
@@ -33,7 +33,7 @@ def open_runs(outputs: Sequence[str]) -> Runs:
         folder = absolute(output)
         if not is_folder(folder):
             raise UserError(f"there is no output {folder}{near_path(folder)}")
-        plan = plans.read(folder)
+        plan = plan_file.read(folder)
         if plan is None:
             what = "an aggregate: name the runs that it was made of" if _is_aggregate(folder) else None
             raise UserError(f"{folder} is {what or 'not an output of predict: it has no plan'}")

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from beam_zoo.errors import UserError
-from beam_zoo.plan import plan
+from beam_zoo.plan import plan_file
+from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
 from beam_zoo.storage.layout import MANIFEST, SLURM_JOBS
 from runners.slurm import records, states
@@ -45,7 +46,7 @@ def status(record: Record) -> list[str]:
     lines = [f"job {record.job} ({record.engine}): {_states(record) or _state(record.job, record.log)}"]
     if record.finish and record.finish_log:
         lines.append(f"job {record.finish} (tables): {_state(record.finish, record.finish_log)}")
-    made = plan.read(record.output)
+    made = plan_file.read(record.output)
     if made is None:
         return [*lines, f"{record.output} has no plan any more"]
     done = parts.stored_parts(made, record.output)
@@ -60,7 +61,7 @@ def status(record: Record) -> list[str]:
     return [*lines, text, f"tables: {'complete' if complete else 'not complete'}, in {record.output}"]
 
 
-def _rate(record: Record, made: plan.Plan, done: parts.Stored) -> float:
+def _rate(record: Record, made: Plan, done: parts.Stored) -> float:
     """Galaxies per second of what this job has stored, from its start to its last part."""
     folder = os.path.join(record.output, parts.folders(made)[0])
     begin = _start(record.job) or record.submitted

@@ -202,22 +202,25 @@ def test_a_lost_answer_of_a_file_server(tmp_path, monkeypatch):
     assert not files.publish(path, b"another's") and Path(path).read_bytes() == b"new"
 
 
-def test_two_jobs_carry_other_columns_at_the_same_time(predict, few, trees, monkeypatch):
-    """Of two jobs that update one plan, only the first does."""
-    from beam_zoo.plan import plan as plans
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_two_jobs_carry_other_columns_at_the_same_time(predict, few, trees, monkeypatch, moment):
+    """Of two jobs that began with one plan only the first updates it, also if the second comes a little later."""
+    from beam_zoo.plan import plan_file
+    from pipelines import planning
 
     done = predict(few, trees, "--passes", 1)
-    real = plans.compare_and_swap
+    module, name = {"before": (planning, "publish"), "during": (plan_file, "compare_and_swap")}[moment]
+    real = getattr(module, name)
 
-    def late(path, before, data):
-        monkeypatch.setattr(plans, "compare_and_swap", real)
+    def late(*args, **kwargs):
+        monkeypatch.setattr(module, name, real)
         assert predict(few, trees, "--passes", 1, "--carry", "dec", output=done.output).code == 0
-        return real(path, before, data)
+        return real(*args, **kwargs)
 
-    monkeypatch.setattr(plans, "compare_and_swap", late)
+    monkeypatch.setattr(module, name, late)
     other = predict(few, trees, "--passes", 1, "--carry", "ra", output=done.output)
     assert other.code == 2 and "another job has just changed the plan" in other.err.splitlines()[-1]
-    assert plans.read(str(done.output)).carried == ("dec",)
+    assert plan_file.read(str(done.output)).carried == ("dec",)
 
 
 def test_a_full_disk_is_found_before_links(monkeypatch, tmp_path):

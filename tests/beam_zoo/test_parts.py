@@ -15,7 +15,7 @@ import pytest
 
 from beam_zoo.errors import StorageFull, UserError
 from beam_zoo.images.failure import Failure
-from beam_zoo.plan import plan
+from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
 from beam_zoo.samples.records import Batch
 from beam_zoo.storage import files, layout
@@ -27,7 +27,7 @@ ROWS = 8
 def planned(predict, few, trees):
     """A plan of 8 rows in 2 snippets, with one pass and the members of `trees`, and its output."""
     result = predict(few, trees, "--limit", ROWS, "--snippet_size", 5, "--passes", 1)
-    made = plan.read(str(result.output))
+    made = plan_file.read(str(result.output))
     assert made is not None
     return made, str(result.output)
 

@@ -16,6 +16,7 @@ from beam_zoo.auditing.findings import Findings
 from beam_zoo.errors import UserError
 from beam_zoo.members.member import Member
 from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
 from beam_zoo.plan.rows import CarriedDigest
 from beam_zoo.storage import files
@@ -73,8 +74,8 @@ def test_rows_come_back(
     """A row group a snippet, a file a table part, whatever batches the catalogue comes in."""
     monkeypatch.setattr(plans, "TABLE_ROWS", 40)
     table, plan, output = _table(rows), _plan(rows, snippet_size), str(tmp_path / "out")
-    plans.write(plan, output, _batches(table, batch), {})
-    assert plans.read(output) == plan
+    plan_file.write(plan, output, _batches(table, batch), {})
+    assert plan_file.read(output) == plan
     assert sum(len(plan.table_rows(part)) for part in range(plan.table_parts)) == rows
     for number in range(plan.snippets):
         snippet = plan.snippet(number)
@@ -101,7 +102,7 @@ def test_dictionaries_inside_of_lists_are_carried(tmp_path: Path) -> None:
     for batch in table.to_batches():
         digest.add(batch)
     plan, output = _plan(20, 5, carried=("words",), carried_digest=digest.finish()), str(tmp_path / "out")
-    plans.write(plan, output, iter(table.to_batches()), {})
+    plan_file.write(plan, output, iter(table.to_batches()), {})
     findings = Findings()
     plan_files.check_carried(plan, output, findings)
     assert not findings.lines
@@ -119,17 +120,17 @@ def test_the_first_of_two_plans_stays(tmp_path: Path) -> None:
 
     def write(plan: Plan) -> None:
         start.wait()
-        plans.write(plan, output, _batches(table, 9), {})
+        plan_file.write(plan, output, _batches(table, 9), {})
 
     threads = [threading.Thread(target=write, args=(plan,)) for plan in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    there = plans.read(output)
+    there = plan_file.read(output)
     assert there in jobs
-    plans.write(_plan(50, 10, seed=99), output, _batches(table, 9), {})
-    assert plans.read(output) == there
+    plan_file.write(_plan(50, 10, seed=99), output, _batches(table, 9), {})
+    assert plan_file.read(output) == there
     assert [path.name for path in Path(output).iterdir()] == ["_plan"]
 
 
@@ -145,7 +146,7 @@ def test_of_a_plan_that_comes_second_nothing_is_left(tmp_path: Path) -> None:
 
     def write(plan: Plan, meanwhile: Iterator[pa.RecordBatch]) -> None:
         staged = {member.path: str(tmp_path / member.name) for member in plan.members}
-        plans.write(plan, output, meanwhile, staged)
+        plan_file.write(plan, output, meanwhile, staged)
 
     def others_first() -> Iterator[pa.RecordBatch]:
         write(first, _batches(table, 9))
@@ -154,7 +155,7 @@ def test_of_a_plan_that_comes_second_nothing_is_left(tmp_path: Path) -> None:
 
     there: list[Path] = []
     write(second, others_first())
-    assert plans.read(output) == first
+    assert plan_file.read(output) == first
     assert sorted(path for path in tmp_path.rglob("*")) == there
     write(third, _batches(table, 9))
     assert sorted(path for path in tmp_path.rglob("*")) == there
@@ -171,36 +172,61 @@ def test_a_plan_that_fails_is_no_plan(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(plans, "TABLE_ROWS", 5)
     output = str(tmp_path / "out")
     with pytest.raises(UserError):
-        plans.write(_plan(20, 5), output, broken(), {})
-    assert plans.read(output) is None
+        plan_file.write(_plan(20, 5), output, broken(), {})
+    assert plan_file.read(output) is None
     outputs.check(output, overwrite=False)
-    plans.write(_plan(10, 5), output, _batches(_table(10), 5), {})
-    assert plans.read(output) == _plan(10, 5)
+    plan_file.write(_plan(10, 5), output, _batches(_table(10), 5), {})
+    assert plan_file.read(output) == _plan(10, 5)
 
 
 def test_staged_checkpoints_are_copied(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"weights")
     staged = {f"_plan/members/{NAME}": str(tmp_path / "x.ckpt")}
-    plans.write(_plan(3, 3), str(tmp_path / "out"), _batches(_table(3), 3), staged)
+    plan_file.write(_plan(3, 3), str(tmp_path / "out"), _batches(_table(3), 3), staged)
     assert (tmp_path / "out" / "_plan" / "members" / NAME).read_bytes() == b"weights"
 
 
 def test_other_carried_columns_build_only_their_own_files(tmp_path: Path) -> None:
     output, table = str(tmp_path / "out"), _table(12)
     old = _plan(12, 5)
-    plans.write(old, output, _batches(table, 4), {})
+    plan_file.write(old, output, _batches(table, 4), {})
     before = {path: path.stat().st_mtime_ns for path in Path(output, "_plan").rglob("*.parquet")}
     new = dataclasses.replace(old, carried=("name",), carried_digest="d" * 64)
     assert not plans.differences(old, new)
-    plans.update(new, output, _batches(table, 4))
+    plan_file.update(old, new, output, _batches(table, 4))
     after = {path: path.stat().st_mtime_ns for path in Path(output, "_plan").rglob("*.parquet")}
     assert {path: after[path] for path in before} == before
     assert len(after) == len(before) + 1
-    there = plans.read(output)
+    there = plan_file.read(output)
     assert there == new
     assert there.read_table_rows(output, 0).to_pylist() == table.drop_columns(["ra"]).to_pylist()
-    plans.update(old, output, _batches(table, 4))  # and back: nothing is built again
+    plan_file.update(new, old, output, _batches(table, 4))  # and back: nothing is built again
     assert len(list(Path(output, "_plan").rglob("*.parquet"))) == len(after)
+
+
+def test_of_two_updates_of_one_plan_the_first_stays(tmp_path: Path) -> None:
+    """Both jobs began with the same plan; the same update twice is one."""
+    output, table = str(tmp_path / "out"), _table(12)
+    old = _plan(12, 5)
+    plan_file.write(old, output, _batches(table, 4), {})
+    first, second = (dataclasses.replace(old, interval=interval) for interval in ("mixture", "other"))
+    for _ in range(2):
+        plan_file.update(old, first, output, None)
+    with pytest.raises(UserError, match="another job has just changed the plan"):
+        plan_file.update(old, second, output, None)
+    assert plan_file.read(output) == first
+    plan_file.update(first, second, output, None)
+    assert plan_file.read(output) == second
+
+
+def test_a_plan_that_is_gone_is_not_updated(tmp_path: Path) -> None:
+    """Another job has begun to overwrite the output."""
+    output = tmp_path / "out"
+    old = _plan(12, 5)
+    plan_file.write(old, str(output), _batches(_table(12), 4), {})
+    (output / "_plan" / "plan.json").unlink()
+    with pytest.raises(UserError, match="another job has just planned something else"):
+        plan_file.update(old, dataclasses.replace(old, interval="mixture"), str(output), None)
 
 
 @pytest.mark.parametrize(
@@ -240,18 +266,24 @@ def test_what_moves_no_number_is_no_difference() -> None:
 
 def test_damaged_plans_are_one_line(tmp_path: Path) -> None:
     output = str(tmp_path / "out")
-    assert plans.read(output) is None
-    plans.write(_plan(3, 3), output, _batches(_table(3), 3), {})
+    assert plan_file.read(output) is None
+    plan_file.write(_plan(3, 3), output, _batches(_table(3), 3), {})
     path = tmp_path / "out" / "_plan" / "plan.json"
     content = json.loads(path.read_text())
+    newer_member = [{**content["members"][0], "colour": 1}]
+    newer = "made by a newer version of this program \\(it has '{}'\\)"
     for text, words in (
         ("", "cannot read the plan"),
         ("{", "cannot read the plan"),
         (json.dumps({**content, "format": 999}), "another version"),
+        (json.dumps({**content, "zoom": 2, "angle": 1}), newer.format("angle")),
+        (json.dumps({**content, "members": newer_member}), newer.format("colour")),
+        (json.dumps({name: content[name] for name in content if name != "seed"}), "is damaged"),
+        (json.dumps([content]), "is damaged"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
-            plans.read(output)
+            plan_file.read(output)
 
 
 def test_clear_removes_what_is_ours_and_the_plan_last(
@@ -259,7 +291,7 @@ def test_clear_removes_what_is_ours_and_the_plan_last(
 ) -> None:
     """A stop half-way leaves an output that can still be cleared; folders and files of the user stay."""
     output = tmp_path / "out"
-    plans.write(_plan(12, 5), str(output), _batches(_table(12), 4), {})
+    plan_file.write(_plan(12, 5), str(output), _batches(_table(12), 4), {})
     for name in ("samples/part-0000001.parquet", "representations/a/part-0000001.parquet", "_retry/0000001"):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (output / name).touch()

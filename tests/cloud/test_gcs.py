@@ -17,7 +17,7 @@ from google.cloud import storage
 
 from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.images.decode import ImageError, image_path, read_bytes
-from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file, rows
 from beam_zoo.samples import parts
 from beam_zoo.storage import files, gcs, layout
 
@@ -153,9 +153,9 @@ def test_out_of_reach_is_no_damage(bucket, predict, few, trees, out_of_reach):
     """Nothing is said to be damaged, and nothing is removed: the same command goes on later."""
     output = bucket.path("out")
     assert predict(few, trees, "--snippet_size", 10, output=output).code == 0
-    plan = plans.read(output)
+    plan = plan_file.read(output)
     (ref,) = parts.stored_parts(plan, output)[0]
-    plans._object.cache_clear()
+    rows.read_object.cache_clear()
     before = bucket.content("out")
     server = os.environ["STORAGE_EMULATOR_HOST"]
     out_of_reach()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
 from beam_zoo.storage import files, gcs
 from pipelines import audit, export, finish, probe
@@ -57,7 +57,7 @@ def test_a_run_from_and_to_a_bucket(predict, bucket, few, sky, trees, capfd):
         "parts",
     ):
         assert manifest[name] == ours[name]
-    plan = plans.read(output)
+    plan = plan_file.read(output)
     assert all(member.path.startswith("_plan/members/") for member in plan.members)
     for member in plan.members:
         assert files.sha256(files.read_bytes(f"{output}/{member.path}")) == member.sha256
@@ -146,7 +146,7 @@ def test_missing_and_broken_images(predict, bucket, few, sky, trees):
         if ".jpg" in path
     }
     assert "0003.jpg" in read
-    assert parts.stored_parts(plans.read(output), output)[0][-1].name == "part-0000000_1.parquet"
+    assert parts.stored_parts(plan_file.read(output), output)[0][-1].name == "part-0000000_1.parquet"
 
 
 def test_overwrite_and_refusals(predict, bucket, few, sky, trees):
@@ -182,7 +182,7 @@ def test_catalogues_in_buckets(predict, bucket, few, sky, trees):
         output = bucket.path(f"out-{number}")
         run = predict(location, trees, "--snippets", "0:1", "--image_root", bucket.path("sky"), output=output)
         assert run.code == 0, run.err
-        prints.add(plans.read(output).fingerprint)
+        prints.add(plan_file.read(output).fingerprint)
     assert len(prints) == 1
     assert not [prefix for prefix in bucket.listings() if prefix.startswith("sky/images")]
     run = predict(bucket.path("sky"), trees, output=bucket.path("out-4"))
@@ -314,7 +314,7 @@ def test_another_job_plans_at_the_same_time(predict, bucket, few, sky, trees, mo
     change = ["--seed", 2]
     run = predict(sky, trees, *OPTIONS[:4], "--carry", "ra", output=output)
     assert run.code == 2 and "another job has just planned something else" in run.err.splitlines()[-1]
-    assert plans.read(output).seed == 2
+    assert plan_file.read(output).seed == 2
     fresh = bucket.path("fresh")
 
     def first(prepared, *, overwrite):
@@ -327,4 +327,4 @@ def test_another_job_plans_at_the_same_time(predict, bucket, few, sky, trees, mo
     monkeypatch.setattr("pipelines.prepare.publish", first)
     run = predict(sky, trees, *OPTIONS[:4], "--carry", "ra", output=fresh)
     assert run.code == 2 and "carry other columns" in run.err.splitlines()[-1]
-    assert plans.read(fresh).carried == ("dec",)
+    assert plan_file.read(fresh).carried == ("dec",)

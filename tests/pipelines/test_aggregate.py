@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
 from beam_zoo.tables.tables import Statistics
 from beam_zoo.union.pieces import unique_files
@@ -27,7 +27,7 @@ def test_a_member_added_later_in_another_order(whole, run_a, run_b, tmp_path):
     assert [(m["name"], m["passes"]) for m in manifest["members"]] == [("a", [0, 1, 2]), ("b", [0, 1, 2])]
     assert [source["path"] for source in manifest["sources"]] == [str(run_a), str(run_b)]
     for source, output in zip(manifest["sources"], (run_a, run_b), strict=True):
-        assert source["fingerprint"] == plans.read(str(output)).fingerprint
+        assert source["fingerprint"] == plan_file.read(str(output)).fingerprint
         assert {part["name"]: part["sha256"] for part in source["parts"]} == {
             f"samples/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest()
             for p in (output / "samples").iterdir()

@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_zoo.images.failure import Failure
 from beam_zoo.inference.load import STORED, LoadImages
-from beam_zoo.plan import plan
+from beam_zoo.plan import plan_file
 from beam_zoo.plan.run import Run
 from beam_zoo.samples import parts
 from beam_zoo.samples.ensemble import Ensemble, failure_frame, header, sample_frames, split
@@ -24,7 +24,7 @@ from tests import oracle
 
 def planned(output: Path, few: Path, batch_size: int = 4) -> Run:
     """The run of an output whose plan is there."""
-    made = plan.read(str(output))
+    made = plan_file.read(str(output))
     assert made is not None
     return Run(made, str(output), str(few.parent), batch_size, "cpu")
 
