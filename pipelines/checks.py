@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from beam_zoo.catalogue.read import ID, LOCATION, Catalogue, find
 from beam_zoo.errors import UserError, near_path
 from beam_zoo.images.fast_views import FastView
+from beam_zoo.members.compatible import check_compatible
 from beam_zoo.members.member import Member, MemberSpec, read_member
 from beam_zoo.members.resolve import resolve
 from beam_zoo.plan import plan as plans
@@ -97,27 +98,12 @@ def resolve_members(
     resolved = [resolve(spec, previous.get(spec.name), output, represent=represent) for spec in specs]
     members = tuple(member for member, _ in resolved)
     if not represent:
-        _same_questions(members)
+        check_compatible([(member.name, member) for member in members])
     return members, {
         member.path: path
         for member, path in resolved
         if member.path != path and not path.startswith(output + os.sep)
     }
-
-
-def _same_questions(members: tuple[Member, ...]) -> None:
-    first, *others = members
-    for other in others:
-        both = f"members {first.name} and {other.name}"
-        if first.kind != other.kind:
-            raise UserError(f"{both} do not go together: a {first.kind} and a {other.kind}")
-        if first.outputs != other.outputs:
-            what = {"tree": "questions and answers", "classifier": "class_names"}.get(
-                first.kind, "value_name"
-            )
-            raise UserError(f"{both} have different {what}")
-        if first.schema != other.schema:
-            raise UserError(f"{both} have schemas with different dependencies")
 
 
 def settings_fit(command: str, options: Options, members: tuple[Member, ...]) -> None:

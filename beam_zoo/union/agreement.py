@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path
+from beam_zoo.members.compatible import check_compatible
 from beam_zoo.members.member import Member
 from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
@@ -72,15 +73,7 @@ def members_of(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], .
                     f"member {member.name} is not the same in {where} and {output}: another {', '.join(changed)}"
                 )
             passes.setdefault(member.name, set()).update(plan.pass_numbers)
-    (first, where), *others = found.values()
-    for other, output in others:
-        both = f"members {first.name} of {where} and {other.name} of {output}"
-        if first.kind != other.kind:
-            raise UserError(f"{both} do not go together: a {first.kind} and a {other.kind}")
-        if first.outputs != other.outputs:
-            raise UserError(f"{both} do not go together: they have different outputs")
-        if first.schema != other.schema:
-            raise UserError(f"{both} do not go together: their schemas have different dependencies")
+    check_compatible([(f"{member.name} of {output}", member) for member, output in found.values()])
     return tuple(member for member, _ in found.values()), tuple(tuple(sorted(passes[n])) for n in found)
 
 

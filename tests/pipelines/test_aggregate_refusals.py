@@ -32,7 +32,9 @@ def test_runs_that_do_not_go_together(runs, few, run_a, represent, tmp_path):
     viewed = other("view", view={"base": "minimal", "output_size": 32})
     assert_refused(aggregate(tmp_path / "2", run_a, runs(few, viewed, *few_rows)), "sha256, view")
     schema = runs(few, other("schema", schema="gz_candels_ortho_schema", called="c"), *few_rows)
-    assert_refused(aggregate(tmp_path / "3", run_a, schema), "members a of", "c of", "different outputs")
+    assert_refused(
+        aggregate(tmp_path / "3", run_a, schema), "members a of", "c of", "different questions and answers"
+    )
     regressor = checkpoints.finetuned("FinetuneableZoobotRegressor", tmp_path / "r.ckpt")
     model = checkpoints.member(
         tmp_path / "r.yaml",
