@@ -9,7 +9,7 @@ def wait_for(
     seconds: float,
     why: Callable[[], object] = str,
     *,
-    every: float = 0.05,
+    every: float = 0.2,
 ) -> None:
     """Return as soon as a condition holds.
 

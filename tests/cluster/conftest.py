@@ -1,26 +1,32 @@
 """A real Slurm, a real Flink, and predictions that are submitted to them."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pipelines import predict
 from runners.slurm.__main__ import main as slurm_main
 from runners.slurm.jobs import ENDED
 from tests import checkpoints
-from tests.cluster import slurm
+from tests.cluster import job_server, slurm
 from tests.waiting import wait_for
 
 SECONDS = 200
 CLEAR = 60
 """Seconds in which a job that cannot go on has ended: 30 are promised, and this machine may be a busy one."""
+RUN = ["--snippet_size", 8, "--carry", "ra"]
+"""Options of the prediction that `direct_run` makes on this machine, to be held against those of clusters."""
+SLOW = ["--snippet_size", 4, "--passes", 10]
+"""Options of predictions with the member `slow`: long enough for something to happen to their job."""
 MEMORY = ["--taskmanager_memory", "1200m", "--jobmanager_memory", "800m"]
 
 
@@ -48,14 +54,58 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """What several processes of the tests need, and what the first of them makes.
+
+    Args:
+        factory: of temporary folders.
+        name: of the file or folder.
+        make: makes it, with the path as its argument.
+
+    Returns:
+        Its path.
+    """
+    base = factory.getbasetemp()
+    # A process of pytest-xdist has a folder of its own in the folder of the session.
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = path.with_name(f"{name}.done")
+    with open(path.with_name(f"{name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(path)
+            done.touch()
+    return path
+
+
 @pytest.fixture(scope="session")
 def flink(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Flink, as a user installs it."""
-    folder = tmp_path_factory.mktemp("flink") / "installed"
-    words = [sys.executable, "-m", "runners.flink", "install", folder]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def install(folder: Path) -> None:
+        words = [sys.executable, "-m", "runners.flink", "install", folder]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "flink", install)
+
+
+@pytest.fixture(scope="session")
+def job_server_jar(flink: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job server, which Beam would otherwise download."""
+    name = "beam-runners-flink-1.19-job-server.jar"
+    return made_once(tmp_path_factory, name, lambda jar: job_server.make(flink, jar))
+
+
+@pytest.fixture(scope="session")
+def direct_run(catalogue: Path, trees: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of the local runner: both trees, with `RUN`."""
+    return made_once(tmp_path_factory, "direct", lambda output: predict_here(catalogue, trees, output, *RUN))
+
+
+def predict_here(catalogue: Path, models: list[Path], output: Path, *options: object) -> None:
+    """Predict with the local runner, in this process."""
+    words = ["--catalogue", catalogue, "--models", *models, "--output", output, *options]
+    assert predict.main([str(word) for word in words]) == 0
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=2200
 MaxArraySize=16
+FirstJobId={first_job}
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 SlurmdTimeout=60
 InactiveLimit=0
@@ -185,7 +186,13 @@ def _configure(root: Path, network: Network) -> None:
     addresses = network.addresses
     nodes = "\n".join(f"NodeName={node} NodeAddr={addresses[node]}" for node in NODES)
     text = CONF.format(
-        root=root, controller=CONTROLLER, address=addresses[CONTROLLER], nodes=nodes, gpus=GPUS
+        root=root,
+        controller=CONTROLLER,
+        address=addresses[CONTROLLER],
+        nodes=nodes,
+        gpus=GPUS,
+        # Processes of a job are found by its number: two Slurms on this host have others.
+        first_job=1 + os.getpid() % 50_000 * 1000,
     )
     for node in NODES:
         (root / node).write_text(f"{network.namespace(node)} {addresses[node]}")

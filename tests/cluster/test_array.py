@@ -4,13 +4,13 @@ import re
 import subprocess
 
 from tests.cluster.compare import assert_same
-from tests.cluster.conftest import SECONDS, Job
+from tests.cluster.conftest import RUN, SECONDS, Job
 from tests.waiting import wait_for
 
 
-def test_array(submit, predict, catalogue, trees, slurm_command):
+def test_array(submit, direct_run, slurm_command):
     """Each task predicts its range; the tables come when all have ended."""
-    job = submit(["--nodes", 2, "--engine", "array", "--tasks", 3, "--shared_nodes"], "--snippet_size", 10)
+    job = submit(["--nodes", 2, "--engine", "array", "--tasks", 3, "--shared_nodes"], *RUN)
     wait_for(
         lambda: job.field("JobState", job.finish) not in ("PENDING", "RUNNING", "COMPLETING"), SECONDS, str
     )
@@ -19,8 +19,7 @@ def test_array(submit, predict, catalogue, trees, slurm_command):
     assert all("samples of snippets" in log for log in logs)
     threads = "OMP_NUM_THREADS=1 of the shell that submitted: this task computes on 1 of its 1 cores"
     assert all(threads in log.splitlines() for log in logs)
-    direct = predict(catalogue, trees, "--snippet_size", 10)
-    assert_same(direct.output, job.output)
+    assert_same(direct_run, job.output)
     code, out, _ = slurm_command("status", job.id)
     assert code == 0 and "3 COMPLETED" in out and f"job {job.finish} (tables): COMPLETED" in out
     assert "tables: complete" in out

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from pipelines import aggregate, audit
-from tests.cluster import job_server
 from tests.cluster.compare import assert_same
+from tests.cluster.conftest import RUN
 from tests.waiting import wait_for
 
 
@@ -99,20 +99,14 @@ def slots(port: int) -> int:
         return 0
 
 
-@pytest.fixture(scope="module")
-def jar(flink: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A job server, which Beam would otherwise download."""
-    return job_server.make(flink, tmp_path_factory.mktemp("jar") / "beam-runners-flink-1.19-job-server.jar")
-
-
 @pytest.fixture
-def flags(master: str, jar: Path, flink: Path) -> list[str]:
+def flags(master: str, job_server_jar: Path, flink: Path) -> list[str]:
     """Beam's options for this cluster."""
     environment = {"command": str(flink / "boot"), "env": {"BEAM_ZOO_PYTHON": sys.executable}}
     return [
         "--runner=FlinkRunner",
         f"--flink_master={master}",
-        f"--flink_job_server_jar={jar}",
+        f"--flink_job_server_jar={job_server_jar}",
         "--environment_type=PROCESS",
         f"--environment_config={json.dumps(environment)}",
         "--parallelism=2",
@@ -150,10 +144,10 @@ def nothing_new_listens(running: Running) -> Iterator[None]:
     assert all(now <= before for now in looks)
 
 
-def test_like_the_local_runner(predict, catalogue, trees, flags, tmp_path, capfd, running):
+def test_like_the_local_runner(predict, catalogue, trees, direct_run, flags, tmp_path, capfd, running):
     """The same commands with another runner, the same tables; and no port is opened for it on this side."""
     with nothing_new_listens(running):
-        there = predict(catalogue, trees, "--snippet_size", 16, *flags)
+        there = predict(catalogue, trees, *RUN, *flags)
         assert there.code == 0, there.err
         report = tmp_path / "report"
         report.mkdir()
@@ -161,8 +155,7 @@ def test_like_the_local_runner(predict, catalogue, trees, flags, tmp_path, capfd
         joined = tmp_path / "joined"
         words = ["--samples", str(there.output), "--output", str(joined)]
         assert aggregate.main([*words, *flags]) == 0, capfd.readouterr()
-    here = predict(catalogue, trees, "--snippet_size", 16)
-    assert_same(here.output, there.output)
+    assert_same(direct_run, there.output)
     for table in ("friendly", "advanced", "failures"):
         pd.testing.assert_frame_equal(pd.read_parquet(joined / table), there.table(table))
 

@@ -1,22 +1,20 @@
 """Predictions on Flink inside a Slurm allocation of two nodes."""
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from tests.cluster.compare import assert_same
+from tests.cluster.conftest import RUN
 
 SPREAD = '--sdk_harness_log_level_overrides={"beam_zoo":"INFO"}'
 
 
-def test_like_the_local_runner(submit, predict, catalogue, trees, slurm_command):
+def test_like_the_local_runner(submit, direct_run, slurm_command):
     """The same tables; each of two TaskManagers does its share; nothing is left; status and logs say so."""
-    job = submit(["--nodes", 2], "--snippet_size", 4, "--carry", "ra", SPREAD)
+    job = submit(["--nodes", 2], *RUN, SPREAD)
     assert job.wait() == "COMPLETED", job.log()
-    direct = predict(catalogue, trees, "--snippet_size", 4, "--carry", "ra")
-    assert_same(direct.output, job.output)
-    assert job.manifest()["rows_predicted"] == len(direct.table("friendly"))
+    assert_same(direct_run, job.output)
+    assert job.manifest()["rows_predicted"] == len(pd.read_parquet(direct_run / "friendly"))
 
     # Each step of the graph has a Python process of its own; those of the first store samples.
     stored = [log.read_text().count("is stored") for log in job.folder.glob("worker-*.log")]
@@ -46,14 +44,3 @@ def test_represent(submit, represent, catalogue, trees):
     assert list(theirs.id_str) == list(ours.id_str)
     # Features are around 0.1, and some are nearly 0.
     np.testing.assert_allclose(np.stack(ours.feature), np.stack(theirs.feature), rtol=1e-4, atol=1e-5)
-
-
-def test_gpus(submit):
-    """A TaskManager, and a worker, for each GPU; one that cannot use it says so in one line, and the job ends."""
-    job = submit(["--nodes", 1, "--engine", "flink", "--gpus_per_node", 2], "--snippet_size", 8)
-    assert job.wait() == "FAILED" and job.field("ExitCode") == "2:0"
-    last = job.log().strip().splitlines()[-1]
-    assert last.startswith("error: --device=cuda, but this machine has no usable GPU"), job.log()
-    seen = {re.search("GPUs (.*)", log.read_text())[1] for log in job.folder.glob("worker-*.log")}
-    assert seen == {"0", "1"}
-    job.assert_nothing_left()

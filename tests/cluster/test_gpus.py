@@ -65,24 +65,32 @@ def test_tasks_of_an_array(submit, catalogue, asked, of_a_task):
     assert [re.findall(r"gpu:a100:(\d)", each) for each in given] == [["1"], ["1"]]
 
 
-def test_workers_of_typed_gpus(submit):
-    """Steps get the GPUs of a job that asked for a kind of them: a TaskManager, and a worker, for each."""
-    job = submit(["--engine", "flink", "--gres=gpu:a100:2,nvme:100"], "--snippet_size", 8)
+def assert_one_worker_a_gpu(job: Job, of_each: set[str]) -> None:
+    """Each worker has a GPU of its own, cannot use it, and says so in one line; the job ends."""
     assert job.wait() == "FAILED" and job.field("ExitCode") == "2:0", job.log()
     assert job.last_line().startswith("error: --device=cuda, but this machine has no usable GPU"), job.log()
     seen = {re.search("GPUs (.*)", log.read_text())[1] for log in job.folder.glob("worker-*.log")}
-    assert seen == {"0", "1"}
-    threads = "OMP_NUM_THREADS=1 of the shell that submitted: a worker computes on 1 of its "
-    assert len([line for line in job.log().splitlines() if line.startswith(threads)]) == 1
+    assert seen <= of_each and seen
     job.assert_nothing_left()
+
+
+def test_workers_of_the_gpus_of_a_node(submit):
+    """A TaskManager, and a worker, for each; steps also get the GPUs of a job that asked for a kind of them."""
+    # Each has a node of its own: they run at the same time.
+    plain = submit(["--nodes", 1, "--engine", "flink", "--gpus_per_node", 2], "--snippet_size", 8)
+    typed = submit(["--engine", "flink", "--gres=gpu:a100:2,nvme:100"], "--snippet_size", 8)
+    for job in (plain, typed):
+        job.wait()
+    for job in (plain, typed):
+        assert_one_worker_a_gpu(job, {"0", "1"})
+        assert len(list(job.folder.glob("worker-*.log"))) == 2
+    threads = "OMP_NUM_THREADS=1 of the shell that submitted: a worker computes on 1 of its "
+    assert len([line for line in typed.log().splitlines() if line.startswith(threads)]) == 1
 
 
 def test_workers_of_a_task_a_node(submit):
     """Likewise where a cluster counts GPUs by task."""
     job = submit(["--nodes", 2, "--gpus-per-task=a100:2"], "--snippet_size", 8)
-    assert job.wait() == "FAILED" and job.field("ExitCode") == "2:0", job.log()
+    assert_one_worker_a_gpu(job, {"0", "1"})
     assert job.field("NumTasks") == "2"
     assert len(list(job.folder.glob("taskmanager-n[12]-[01].log"))) == 4
-    seen = {re.search("GPUs (.*)", log.read_text())[1] for log in job.folder.glob("worker-*.log")}
-    assert seen <= {"0", "1"} and seen
-    job.assert_nothing_left()

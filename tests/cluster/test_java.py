@@ -5,7 +5,6 @@ from pathlib import Path
 
 from beam_zoo.storage.files import sha256
 from runners.flink import install
-from tests.cluster import job_server
 
 
 def classes(folder: Path) -> dict[str, bytes]:
@@ -21,10 +20,9 @@ def test_the_class_is_that_of_its_source(flink, tmp_path):
     assert classes(tmp_path) == classes(install.HERE / "java" / "classes") == classes(flink / "classes")
 
 
-def test_a_job_server_jar(flink, tmp_path):
+def test_a_job_server_jar(flink, job_server_jar, tmp_path):
     """Our class is compiled against it, so that it stands before the jar's own and fits."""
-    jar = job_server.make(flink, tmp_path / "beam-runners-flink-1.19-job-server.jar")
-    made = install._take_jar(tmp_path / "installed", str(jar), "1.19.3")
-    assert made == {"sha256": sha256(jar.read_bytes())}
-    assert (tmp_path / "installed" / "runner" / "job-server.jar").read_bytes() == jar.read_bytes()
+    made = install._take_jar(tmp_path / "installed", str(job_server_jar), "1.19.3")
+    assert made == {"sha256": sha256(job_server_jar.read_bytes())}
+    assert (tmp_path / "installed" / "runner" / "job-server.jar").read_bytes() == job_server_jar.read_bytes()
     assert classes(tmp_path / "installed" / "classes") == classes(flink / "classes")
