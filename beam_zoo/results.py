@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
-from beam_zoo.plan import plan as plans
+from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
 from beam_zoo.storage.files import absolute, for_arrow, is_folder, read_json
 from beam_zoo.storage.layout import (
@@ -216,7 +216,7 @@ class Output:
 
     def _stored(self, folder: str) -> pa.Table:
         """What is stored of every snippet, in the catalogue's order."""
-        plan = plans.read(self.path)
+        plan = plan_file.read(self.path)
         if plan is None:
             raise UserError(f"{self.path} has no {PLAN_FILE} any more")
         by_snippet: dict[int, list[str]] = {}
