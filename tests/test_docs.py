@@ -22,7 +22,10 @@ def test_files_and_modules_are_there(page):
     if page.name == "performance-history.md":
         return
     text = page.read_text()
-    for path in re.findall(r"\b((?:beam_zoo|pipelines|runners|tests|conf|examples)/[\w/.-]+\.\w+)", text):
+    for path in re.findall(
+        r"(?<![\w/])((?:beam_zoo|pipelines|runners|tests|examples|conf/(?:models|surveys|machines))/[\w/.-]+\.\w+)",
+        text,
+    ):
         assert (REPO / path).exists(), path
     for module in re.findall(r"python -m ((?:pipelines|runners|benchmarks|examples)[\w.]*\w)", text):
         path = REPO / module.replace(".", "/")
