@@ -26,7 +26,7 @@ def make(
     output: Path, checkpoint: Path, rows: int, *, first_pass: int = 0, seed: int = 0, shuffled: bool = False
 ) -> None:
     """An output whose samples are all stored, without its tables."""
-    from beam_zoo.samples import parts
+    from beam_zoo.samples import part_writer
     from beam_zoo.samples.records import Batch
 
     made = write_plan(output, checkpoint, rows, MEMBERS, PASSES, first_pass=first_pass, shuffled=shuffled)
@@ -37,7 +37,7 @@ def make(
         outputs = {m.name: random.uniform(1, 101, shape).astype(np.float32) for m in made.members}
         keys = np.zeros(snippet.size, np.uint64)
         batch = Batch(snippet, np.arange(snippet.size), keys, {}, outputs, [])
-        parts.write_parts(made, str(output), snippet, [batch])
+        part_writer.write_parts(made, str(output), snippet, [batch])
 
 
 def peak(arguments: list[str]) -> float:

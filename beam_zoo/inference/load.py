@@ -38,7 +38,7 @@ from beam_zoo.runtime.logs import quieten
 from beam_zoo.runtime.resources import cores
 from beam_zoo.runtime.versions import check_source
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import Batch, PartRef, at_the_end
+from beam_zoo.samples.records import Batch, PartRef, in_global_window
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_remote
 from beam_zoo.storage.gcs import CONNECTIONS
@@ -140,7 +140,7 @@ class LoadImages(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._waiting:
             for batch in self._ready():
-                yield at_the_end(batch)
+                yield in_global_window(batch)
 
     def _ready(self) -> Iterator[Batch]:
         """The next batches; of a snippet they follow each other."""

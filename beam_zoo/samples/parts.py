@@ -1,8 +1,9 @@
-"""Immutable parts: one file holds all there is to know about a snippet, and is never replaced.
+"""Parts: immutable files, each with the results of one snippet.
 
-A part of samples has one row per (galaxy, member, pass), in the order of the catalogue, and the failures of
-its snippet in the file's metadata. A part of representations has one row per galaxy, and one such file per
-member. Galaxies whose failure passed get an added part: `part-0000012_1.parquet` beside `part-0000012.parquet`.
+A part of samples has one row per (galaxy, member, pass), in the order of the catalogue, and the failures of its
+snippet in the file's metadata. A part of representations is one file for each member, with one row per galaxy.
+Galaxies that were retried with success are in an added part: `part-0000012_1.parquet` beside
+`part-0000012.parquet`. `part_writer.py` writes parts.
 """
 
 import dataclasses
@@ -19,19 +20,19 @@ from beam_zoo.errors import RunFailed, UserError, is_out_of_reach, one_line
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
 from beam_zoo.plan.snippet import Snippet
-from beam_zoo.samples.records import Batch, PartRef
-from beam_zoo.storage.files import exists, for_arrow, names, publish, read_bytes, remove
-from beam_zoo.storage.layout import REPRESENTATIONS, RETRY, SAMPLES, attempt_of, part_name, part_number
+from beam_zoo.samples.records import PartRef
+from beam_zoo.storage.files import exists, for_arrow, names, read_bytes
+from beam_zoo.storage.layout import REPRESENTATIONS, SAMPLES, attempt_of, part_name, part_number
 
 Stored = dict[int, list[PartRef]]
 """Snippet number -> its stored parts, the added ones last."""
 
 _METADATA = b"beam_zoo"
-_DIGEST = b"beam_zoo_sha256"  # Parquet's checksums cover its pages, not its metadata.
+_DIGEST = b"beam_zoo_sha256"  # Parquet's checksums cover pages only, not metadata.
 
 
 def folders(plan: Plan) -> list[str]:
-    """The folders, below the output, that hold a file for every stored snippet."""
+    """The folders, below the output, that have a file for every stored snippet."""
     if plan.command == "represent":
         return [f"{REPRESENTATIONS}/{member.name}" for member in plan.members]
     return [SAMPLES]
@@ -74,61 +75,9 @@ def missing_ranges(stored: Stored, count: int) -> list[str]:
 
 
 def is_stored(plan: Plan, output: str, snippet: Snippet) -> bool:
-    """Whether the part of this snippet (and attempt) is there by now, perhaps from another job."""
+    """Whether the part of this snippet (and attempt) is stored by now, perhaps by another job."""
     name = part_name(snippet.number, snippet.attempt)
     return all(exists(os.path.join(output, folder, name)) for folder in folders(plan))
-
-
-def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
-    """Store a whole snippet: its samples (or features) and failures, durable when this returns.
-
-    Args:
-        plan: the plan of the run.
-        output: folder of the output.
-        snippet: the snippet, or some of its galaxies that are tried again.
-        batches: all of its batches, in any order; together they hold each of its galaxies once.
-
-    Returns:
-        The part's reference, or None if galaxies were tried again and none succeeded.
-
-    Raises:
-        StorageFull: the disk or the quota is full.
-    """
-    galaxies = np.concatenate([batch.offsets for batch in batches])
-    order = np.argsort(galaxies, kind="stable")
-    failures = sorted((f for batch in batches for f in batch.failures), key=lambda f: f.offset)
-    found = sorted([*galaxies.tolist(), *(f.offset for f in failures)])
-    if found != sorted(snippet.offsets):
-        raise AssertionError(f"snippet {snippet.number}: batches hold other galaxies than the plan")
-    if snippet.attempt and not len(galaxies):
-        return None
-    outputs = {
-        member.name: np.concatenate([batch.outputs[member.name] for batch in batches])
-        for member in plan.members
-    }
-    if (order[1:] < order[:-1]).any():
-        outputs = {name: values[order] for name, values in outputs.items()}
-    offsets = galaxies[order]
-    chosen = plan.read_ids(output, snippet).take(pa.array(offsets))
-    metadata = {
-        "fingerprint": plan.fingerprint,
-        "snippet": snippet.number,
-        "attempt": snippet.attempt,
-        "failures": [list(dataclasses.astuple(failure)) for failure in failures],
-        "galaxies": galaxies_digest(chosen.to_pylist()),
-    }
-    name = part_name(snippet.number, snippet.attempt)
-    if plan.command == "represent":
-        carried = plan.read_carried(output, snippet.number) if plan.carried else None
-        tables = [_features_table(chosen, offsets, carried, outputs[m.name]) for m in plan.members]
-    else:
-        tables = [_samples_table(plan, output, chosen, outputs)]
-    if any(failure.may_pass for failure in failures):
-        publish(os.path.join(output, RETRY, f"{snippet.number:07d}"), b"", replace=True)
-    _remove_other_galaxies(plan, output, name, metadata)
-    for folder, table in zip(folders(plan), tables, strict=True):
-        publish(os.path.join(output, folder, name), to_parquet(_with_metadata(table, metadata)))
-    return PartRef(snippet.number, name)
 
 
 def galaxies_digest(ids: list[str]) -> str:
@@ -136,16 +85,26 @@ def galaxies_digest(ids: list[str]) -> str:
     return hashlib.sha256("\0".join(ids).encode()).hexdigest()
 
 
-def _with_metadata(table: pa.Table, metadata: dict[str, Any]) -> pa.Table:
-    text = json.dumps(metadata).encode()
-    return table.replace_schema_metadata({_METADATA: text, _DIGEST: hashlib.sha256(text).hexdigest()})
+def columns_of(plan: Plan, output: str) -> pa.Schema:
+    """The columns of a part of samples; of a part of representations all but `feature`, whose length may differ."""
+    if plan.command == "represent":
+        return pa.schema([pa.field("id_str", pa.string()), *plan.carried_schema(output)])
+    types = {"id_str": pa.string(), "member": pa.string(), "pass": pa.int32()}
+    types |= dict.fromkeys(plan.outputs, pa.float32())
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+def metadata_of(content: dict[str, Any]) -> dict[bytes, bytes | str]:
+    """Metadata of a part's file, with a checksum, from which `read_metadata` gets the content back."""
+    text = json.dumps(content).encode()
+    return {_METADATA: text, _DIGEST: hashlib.sha256(text).hexdigest()}
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """What a part says of itself, as `write_parts` put it there.
+    """A part's metadata: `fingerprint`, `snippet`, `attempt`, `failures`, and `galaxies`, a digest of the ids.
 
     Raises:
-        KeyError: it says nothing.
+        KeyError: there is none.
         ValueError: it is damaged.
     """
     found = schema.metadata or {}
@@ -155,77 +114,8 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
     return json.loads(text)
 
 
-def _never_null(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_nullable(False) for field in schema])
-
-
-def _columns(plan: Plan, output: str) -> pa.Schema:
-    """The columns that a part must have; the length of a feature is the encoder's own."""
-    if plan.command == "represent":
-        return pa.schema([pa.field("id_str", pa.string()), *plan.carried_schema(output)])
-    keys = [pa.field("id_str", pa.string()), pa.field("member", pa.string()), pa.field("pass", pa.int32())]
-    return pa.schema([*keys, *(pa.field(answer, pa.float32()) for answer in plan.outputs)])
-
-
-def _remove_other_galaxies(plan: Plan, output: str, name: str, metadata: dict[str, Any]) -> None:
-    """Of representations only some members' files may be there: a stop came between them, so that they are no part yet.
-
-    They are kept if they hold the same galaxies. If not (an image has come or gone since), members would have
-    different galaxies: they are made again.
-    """
-    paths = [os.path.join(output, folder, name) for folder in folders(plan)]
-    if len(paths) == 1:
-        return
-    there = [path for path in paths if exists(path)]
-    if len(there) == len(paths):
-        return
-    for path in there:
-        try:
-            found = read_metadata(pq.read_schema(for_arrow(path)))
-            same = all(found[key] == metadata[key] for key in ("galaxies", "failures"))
-        except Exception as error:
-            if is_out_of_reach(error):
-                raise
-            same = False
-        if not same:
-            remove(path)
-
-
-def _samples_table(plan: Plan, output: str, ids: pa.Array, outputs: dict[str, np.ndarray]) -> pa.Table:
-    """One row per (galaxy, member, pass), from a (galaxy, pass, answer) array of each member."""
-    members, passes, galaxies = len(outputs), plan.passes, len(ids)
-    shape = galaxies, passes, len(plan.outputs)
-    for name, values in outputs.items():
-        if values.shape != shape:
-            raise AssertionError(f"member {name} gave outputs of shape {values.shape}, not {shape}")
-    samples = np.stack([outputs[member.name] for member in plan.members], axis=1)
-    columns = np.ascontiguousarray(
-        samples.reshape(galaxies * members * passes, len(plan.outputs)).T, np.float32
-    )
-    each = np.repeat(np.arange(galaxies, dtype=np.int32), members * passes)
-    which = np.tile(np.repeat(np.arange(members, dtype=np.int32), passes), galaxies)
-    names = pa.array([member.name for member in plan.members], pa.string())
-    numbers = np.tile(np.array(plan.pass_numbers, np.int32), galaxies * members)
-    arrays = [ids.take(pa.array(each)), names.take(pa.array(which)), pa.array(numbers)]
-    arrays += [pa.array(column) for column in columns]
-    return pa.table(arrays, schema=_never_null(_columns(plan, output)))
-
-
-def _features_table(
-    ids: pa.Array, offsets: np.ndarray, carried: pa.Table | None, features: np.ndarray
-) -> pa.Table:
-    """One row per galaxy, from a (galaxy, feature) array."""
-    table = pa.table({"id_str": ids})
-    if carried is not None:
-        chosen = carried.take(pa.array(offsets))
-        for field in chosen.schema:
-            table = table.append_column(field, chosen.column(field.name))
-    values = pa.array(np.ascontiguousarray(features, np.float32).reshape(-1))
-    return table.append_column("feature", pa.FixedSizeListArray.from_arrays(values, features.shape[1]))
-
-
 def to_parquet(table: pa.Table, compression: str = "none") -> pa.Buffer:
-    """A table as the bytes of a Parquet file, with a checksum in every page; the same bytes for the same table."""
+    """A table as the bytes of a Parquet file with page checksums; equal tables give equal bytes."""
     few = [f.name for f in table.schema if not (pa.types.is_floating(f.type) or pa.types.is_nested(f.type))]
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -242,7 +132,7 @@ def to_parquet(table: pa.Table, compression: str = "none") -> pa.Buffer:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part that was read and believed.
+    """A part that was read and verified.
 
     Attributes:
         table: its rows.
@@ -258,7 +148,7 @@ class Part:
 
 
 def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
-    """Read a stored part and check all that makes it believable.
+    """Read a stored part, and verify its checksums, columns, run and galaxies.
 
     Raises:
         UserError: it is missing, damaged, of another run, or incomplete.
@@ -268,10 +158,10 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
         table, file_digest = _read(path)
         metadata = read_metadata(table.schema)
         columns = table.drop_columns(["feature"]) if plan.command == "represent" else table
-        known = [_columns(plan, output)]
-        if plan.command != "represent":
-            known.append(_never_null(known[0]))  # as they are written; earlier versions left it open
-        if not any(columns.schema.equals(schema) for schema in known):
+        valid = [columns_of(plan, output)]
+        if plan.command != "represent":  # earlier versions wrote all columns as nullable ones
+            valid.append(pa.schema([field.with_nullable(True) for field in valid[0]]))
+        if not any(columns.schema.equals(schema) for schema in valid):
             raise ValueError("it has other columns")
         failures = [Failure(*failure) for failure in metadata["failures"]]
     except Exception as error:
@@ -287,14 +177,13 @@ def read_part(plan: Plan, output: str, folder: str, ref: PartRef) -> Part:
     else:
         offsets = np.array([o for o in snippet.offsets if o not in failed], np.int64)
     if len(offsets) * per_galaxy != table.num_rows:
-        raise UserError(
-            f"{path} has {table.num_rows} rows and should have {len(offsets) * per_galaxy}: delete it and run again"
-        )
+        rows = len(offsets) * per_galaxy
+        raise UserError(f"{path} has {table.num_rows} rows and should have {rows}: delete it and run again")
     return Part(table, offsets, failures, file_digest)
 
 
 def digest(output: str, folder: str, ref: PartRef) -> str:
-    """SHA-256 of a part's file, whose pages have passed their checksums.
+    """SHA-256 of a part's file, after its pages' checksums are verified.
 
     Raises:
         UserError: it is missing or damaged.
@@ -314,7 +203,7 @@ def _read(path: str) -> tuple[pa.Table, str]:
 
 
 def read_failures(path: str) -> list[Failure]:
-    """The failures of a part, from its file's footer alone.
+    """The failures of a part, read from its file's footer only.
 
     Raises:
         UserError: it is missing or damaged.
@@ -336,7 +225,7 @@ def _damaged(path: str, error: Exception) -> Exception:
 def _check_other_members(
     plan: Plan, output: str, folder: str, ref: PartRef, metadata: dict[str, Any]
 ) -> None:
-    """All members' files of a snippet must hold the same galaxies."""
+    """Refuse files of representations, one for each member, that have different galaxies."""
     for other in folders(plan):
         if other == folder:
             continue

@@ -91,6 +91,6 @@ class PartRef:
     name: str
 
 
-def at_the_end(value: Any) -> WindowedValue:
+def in_global_window(value: Any) -> WindowedValue:
     """What a step sends on when its bundle ends."""
     return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))

@@ -13,8 +13,8 @@ import numpy as np
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.run import Run
 from beam_zoo.plan.snippet import Snippet
-from beam_zoo.samples import parts
-from beam_zoo.samples.records import Batch, PartRef, at_the_end
+from beam_zoo.samples import part_writer
+from beam_zoo.samples.records import Batch, PartRef, in_global_window
 
 LOGGER = logging.getLogger("beam_zoo")
 REMAINDERS = "remainders"
@@ -58,10 +58,12 @@ class Store(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         for ref in self._written(0):
-            yield at_the_end(ref)
+            yield in_global_window(ref)
         for snippet, batches in self._waiting.items():
             for batch in batches:
-                yield beam.pvalue.TaggedOutput(REMAINDERS, at_the_end((snippet.number, batch.on_host())))
+                yield beam.pvalue.TaggedOutput(
+                    REMAINDERS, in_global_window((snippet.number, batch.on_host()))
+                )
         self._waiting = {}
 
     def _written(self, at_most: int) -> Iterator[PartRef]:
@@ -92,7 +94,7 @@ class StoreGathered(beam.DoFn):
 def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
     """Write a snippet's part: its reference (none, where a second try had no success at all)."""
     finite = [finite_only(batch.on_host()) for batch in batches]
-    ref = parts.write_parts(run.plan, run.output, snippet, finite)
+    ref = part_writer.write_parts(run.plan, run.output, snippet, finite)
     if ref is not None:
         LOGGER.info("snippet %d is stored", snippet.number)
     return ref

@@ -15,7 +15,7 @@ from beam_zoo.plan.run import Run
 from beam_zoo.runtime.versions import check_source
 from beam_zoo.samples import ensemble, parts
 from beam_zoo.samples.assemble import Assembler, Layouts
-from beam_zoo.samples.records import PartRef, at_the_end
+from beam_zoo.samples.records import PartRef, in_global_window
 from beam_zoo.storage.layout import ADVANCED, FRIENDLY, attempt_of
 from beam_zoo.tables.tables import Block, Statistics, TablePlan, write_table_part
 
@@ -137,7 +137,7 @@ class Summarise(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         self._summarise()
         for block in self._blocks():
-            yield at_the_end(block)
+            yield in_global_window(block)
 
     def _summarise(self) -> None:
         for some in self._galaxies.take():

@@ -16,7 +16,7 @@ import pytest
 from beam_zoo.errors import StorageFull, UserError
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan import plan_file
-from beam_zoo.samples import parts
+from beam_zoo.samples import part_writer, parts
 from beam_zoo.samples.records import Batch
 from beam_zoo.storage import files, layout
 
@@ -59,7 +59,7 @@ def test_what_is_written_is_read(planned):
     snippet = made.snippet(1)
     os.unlink(os.path.join(output, "samples", layout.part_name(1)))
     given = batches(made, snippet, failed=(1,))
-    ref = parts.write_parts(made, output, snippet, given[::-1])
+    ref = part_writer.write_parts(made, output, snippet, given[::-1])
     part = parts.read_part(made, output, "samples", ref)
     assert part.offsets.tolist() == [0, 2]
     assert part.failures == [Failure(1, "image", "gone — für immer", False)]
@@ -106,9 +106,9 @@ def test_outputs_of_another_shape_are_not_stored(planned, shape):
     assert good[name].shape == (5, 1, 34)
     given.outputs = good | {name: np.ones(shape, np.float32)}
     with pytest.raises(AssertionError, match=f"member {name} gave outputs of shape"):
-        parts.write_parts(made, output, snippet, [given])
+        part_writer.write_parts(made, output, snippet, [given])
     given.outputs = good
-    parts.write_parts(made, output, snippet, [given])
+    part_writer.write_parts(made, output, snippet, [given])
 
 
 def test_any_flipped_bit_is_seen_or_harmless(planned):
@@ -184,15 +184,15 @@ def test_a_snippet_must_be_whole(planned):
     made, output = planned
     snippet = made.snippet(0)
     with pytest.raises(AssertionError, match="other galaxies"):
-        parts.write_parts(made, output, snippet, batches(made, snippet)[1:])
+        part_writer.write_parts(made, output, snippet, batches(made, snippet)[1:])
     with pytest.raises(AssertionError, match="other galaxies"):
-        parts.write_parts(made, output, snippet, batches(made, snippet) * 2)
+        part_writer.write_parts(made, output, snippet, batches(made, snippet) * 2)
 
 
 def test_a_second_try_without_success_stores_nothing(planned):
     made, output = planned
     snippet = dataclasses.replace(made.snippet(0), only=(1, 3), attempt=1)
-    assert parts.write_parts(made, output, snippet, batches(made, snippet, failed=(1, 3))) is None
+    assert part_writer.write_parts(made, output, snippet, batches(made, snippet, failed=(1, 3))) is None
     assert not parts.is_stored(made, output, snippet)
 
 

@@ -18,7 +18,7 @@ from google.cloud import storage
 from beam_zoo.errors import RunFailed, UserError
 from beam_zoo.images.decode import ImageError, image_path, read_bytes
 from beam_zoo.plan import plan_file, rows
-from beam_zoo.samples import parts
+from beam_zoo.samples import part_writer, parts
 from beam_zoo.storage import files, gcs, layout
 
 LARGE = 20 << 20
@@ -170,7 +170,7 @@ def test_out_of_reach_is_no_damage(bucket, predict, few, trees, out_of_reach):
             read()
     represented = dataclasses.replace(plan, command="represent")
     with pytest.raises(RunFailed, match="out of reach"):
-        parts._remove_other_galaxies(represented, output, ref.name, {})
+        part_writer._remove_unfinished(represented, output, ref.name, {})
     with pytest.raises(ImageError, match="out of reach") as error:
         read_bytes(f"{output}/image.jpg")
     assert error.value.may_pass
