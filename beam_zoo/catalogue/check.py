@@ -1,4 +1,4 @@
-"""A catalogue's rows, gone over once: missing and duplicate ids, image paths outside, and the fingerprint of it all."""
+"""Checks a catalogue's rows in one pass: ids, duplicates, image paths outside the root, a fingerprint."""
 
 import hashlib
 import os
@@ -15,18 +15,18 @@ from beam_zoo.errors import UserError
 from beam_zoo.images.decode import image_path
 from beam_zoo.storage.files import is_remote
 
-_PIECES = 16
-"""Of the range of the ids' hashes; a power of two."""
+_HASH_RANGES = 16
+"""Into so many ranges hashes are split to find duplicates, one range at a time; a power of two."""
 
 
 class Checker:
-    """Goes over the normalised rows once: counts, refusals, and the fingerprint of the content.
+    """Reads the normalised rows once: counts and checks them, and computes the content's fingerprint.
 
     Args:
         root: the folder that relative image paths start from.
         root_given: whether the user named it: absolute paths elsewhere then count as outside.
         allow_outside: whether image paths may leave the root.
-        remote: whether local paths are refused, which workers elsewhere do not see.
+        remote: whether to refuse local paths, which workers on other machines cannot read.
     """
 
     def __init__(self, root: str, *, root_given: bool, allow_outside: bool, remote: bool = False) -> None:
@@ -44,7 +44,7 @@ class Checker:
         self._content = [hashlib.sha256() for _ in range(4)]
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         ids, locations = batch.column(ID), batch.column(LOCATION).fill_null("")
         self.rows += len(batch)
         self._missing += ids.null_count + (pc.sum(pc.equal(ids, "")).as_py() or 0)
@@ -98,8 +98,8 @@ class Checker:
             _refuse_duplicates(catalogue, limit, suspects)
         if self._local:
             raise UserError(
-                f"{self._local:,} rows of {name} have a local {LOCATION} (first {self._first_local!r}), which workers "
-                "of Dataflow do not see: put the images on gs:// and give --image_root"
+                f"{self._local:,} rows of {name} have a local {LOCATION} (first {self._first_local!r}), "
+                "which workers of Dataflow do not see: put the images on gs:// and give --image_root"
             )
         if self._outside:
             raise UserError(
@@ -117,19 +117,19 @@ def _hashes(ids: pa.Array) -> np.ndarray:
 
 
 def _repeated(hashes: list[np.ndarray]) -> np.ndarray:
-    """Hashes that stand there more than once; the arrays are sorted. A piece of their range at a time: no second copy."""
-    edges = np.arange(1, _PIECES, dtype=np.uint64) * np.uint64(2**64 // _PIECES)
+    """Hashes that occur more than once in sorted arrays, found without a second copy of all of them."""
+    edges = np.arange(1, _HASH_RANGES, dtype=np.uint64) * np.uint64(2**64 // _HASH_RANGES)
     cuts = [[0, *np.searchsorted(array, edges), len(array)] for array in hashes]
     found = []
-    for piece in range(_PIECES):
-        here = np.concatenate([a[c[piece] : c[piece + 1]] for a, c in zip(hashes, cuts, strict=True)])
+    for number in range(_HASH_RANGES):
+        here = np.concatenate([a[c[number] : c[number + 1]] for a, c in zip(hashes, cuts, strict=True)])
         here.sort()
         found.append(np.unique(here[1:][here[1:] == here[:-1]]))
     return np.concatenate(found)
 
 
 def _buffers(column: pa.Array) -> tuple[Any, Any]:
-    """The strings' lengths and their bytes: the same whatever batches the rows came in."""
+    """The strings' lengths and their bytes, which do not depend on the batches' sizes."""
     _, offsets, content = column.buffers()
     ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
     data = b"" if content is None else memoryview(content)[ends[0] : ends[-1]]
@@ -137,7 +137,7 @@ def _buffers(column: pa.Array) -> tuple[Any, Any]:
 
 
 def _refuse_duplicates(catalogue: Catalogue, limit: int | None, suspects: np.ndarray) -> None:
-    """Look at the ids themselves: two different ids may share a hash."""
+    """Refuse duplicate ids among those with a repeated hash; two different ids may share a hash."""
     counts: Counter[str] = Counter()
     for batch in limited(catalogue.batches(), limit):
         ids = batch.column(ID)
@@ -146,6 +146,6 @@ def _refuse_duplicates(catalogue: Catalogue, limit: int | None, suspects: np.nda
     if twice:
         first, number = next(iter(twice.items()))
         raise UserError(
-            f"{len(twice):,} ids of {catalogue.location} are not unique: {first!r} stands in {number:,} rows; "
-            "every galaxy needs an id of its own"
+            f"{len(twice):,} ids of {catalogue.location} are not unique: {first!r} stands in {number:,} "
+            "rows; every galaxy needs an id of its own"
         )

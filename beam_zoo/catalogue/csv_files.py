@@ -1,4 +1,4 @@
-"""CSV catalogues: every cell as the text that was written, types only where a column is carried."""
+"""CSV catalogues: cells are read as text; only carried columns get a type."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import pyarrow.csv as pacsv
 from beam_zoo.errors import one_line
 from beam_zoo.storage.files import open_read, stream_for_arrow
 
-# Leading zeros, hexadecimal and more digits than a float64 holds belong to names, not to numbers.
+# Text with leading zeros, hexadecimal digits, or more digits than a float64 holds is a name, not a number.
 _NAME_LIKE = r"^[+-]?(0[0-9]+|0[xX].*)$"
 _TOO_MANY_DIGITS = r"^[+-]?[0-9]{16,}$"
 
@@ -35,13 +35,13 @@ def csv_batches(file: str, columns: list[str], unbroken: str) -> Iterator[pa.Rec
     Args:
         file: its path.
         columns: those to read.
-        unbroken: the one of them whose cells have no line breaks, unless a quotation mark is not closed.
+        unbroken: the one of them whose cells have no line breaks, unless a quotation mark is unclosed.
 
     Raises:
-        ValueError: a quotation mark that nobody closed has swallowed rows.
+        ValueError: an unclosed quotation mark has swallowed rows.
     """
     header = csv_header(file)
-    end = header[-1]  # only here can an open quotation mark go unnoticed: elsewhere columns are missing
+    end = header[-1]  # in any other column an unclosed quotation mark swallows columns, which is an error
     extra = [end] if end not in columns and header.count(end) == 1 else []
     tail = ""
     with _open(file, columns, extra) as reader:
@@ -60,7 +60,7 @@ def csv_batches(file: str, columns: list[str], unbroken: str) -> Iterator[pa.Rec
 
 
 def narrow_types(file: str, types: dict[str, pa.DataType]) -> None:
-    """Replace each column's type by the first of int64, float64 and string, from it on, that its cells in this file fit."""
+    """Widen each column's type, from int64 to float64 to string, until its cells in this file fit."""
     with _open(file, list(types)) as reader:
         for batch in reader:
             for name in types:
@@ -91,7 +91,7 @@ def cast_csv(column: pa.Array, to: pa.DataType) -> pa.Array:
 
 
 def _open(file: str, columns: list[str], extra: Sequence[str] = ()) -> pacsv.CSVStreamingReader:
-    # Everything as text: a type that is guessed from the first rows would turn 000001 into 1.
+    # As text: a type that is inferred from the first rows would change 000001 to 1.
     return pacsv.open_csv(
         stream_for_arrow(file),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),

@@ -1,4 +1,4 @@
-"""Any catalogue becomes batches of normalised rows, in the catalogue's order, or one line that says why not."""
+"""Reads catalogues as batches of normalised rows, in order; what cannot be read is a one-line error."""
 
 import dataclasses
 import fnmatch
@@ -17,15 +17,15 @@ from beam_zoo.storage import files, gcs
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
 READ_AT_ONCE = 1 << 20
-"""Bytes of a column of a local Parquet file."""
+"""Bytes of a column of a local Parquet file that are buffered."""
 MOST_OBJECTS = 100_000
-"""A folder of a bucket that holds more is one of images: the catalogue in it must be named."""
+"""A folder of a bucket with more objects is taken for one of images: the catalogue in it must be named."""
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """Where the rows are.
+    """A catalogue's files.
 
     Attributes:
         location: the path, folder or glob that the user gave.
@@ -40,7 +40,7 @@ class Catalogue:
     folder: str
 
     def stamps(self) -> list[list[Any]]:
-        """Path, size and time of change of every file: tells cheaply that nothing was touched."""
+        """Path, size and time of change of every file; the same while no file is changed."""
         stamps = []
         for file in self.files:
             with _one_line_errors(file):
@@ -66,7 +66,7 @@ class Catalogue:
             self._carried_type(name, schemas)
 
     def _carried_type(self, name: str, schemas: list[pa.Schema]) -> pa.DataType:
-        """The type of a carried column, the same in every file; a file where it is all null has no say."""
+        """The type of a carried column, the same in every file but those where it is all null."""
         found: dict[pa.DataType, str] = {}
         for file, schema in zip(self.files, schemas, strict=True):
             found.setdefault(schema.field(name).type, file)
@@ -109,7 +109,7 @@ class Catalogue:
                         yield _normalise(batch, file, {n: _of_type(batch.column(n), types[n]) for n in carry})
 
     def _csv_types(self, carry: tuple[str, ...]) -> dict[str, pa.DataType]:
-        """int64, float64 or string, whichever the whole of a CSV column fits (an empty cell is null)."""
+        """The first of int64, float64 and string that all cells of a CSV column fit; empty ones are null."""
         types: dict[str, pa.DataType] = dict.fromkeys(carry, pa.int64())
         for file in self.files:
             with _one_line_errors(file):
@@ -159,7 +159,7 @@ def _of_one_kind(location: str, paths: list[str], folder: str) -> Catalogue:
 def _find_objects(location: str) -> Catalogue:
     """A catalogue in a bucket: an object, those whose names match a glob, or all directly in a folder.
 
-    A folder's folders are not looked into, unless a glob says so: images may lie there, by the million.
+    Sub-folders are searched only if a glob says so: they may hold millions of images.
     """
     if not files.is_object(location):
         raise UserError(f"catalogue {location}: only local ones and gs:// are read")
@@ -221,13 +221,13 @@ class _one_line_errors:
 
 
 def _open_parquet(file: str) -> pq.ParquetFile:
-    """A file to read rows of: an object's row groups come whole, in few requests; of a local file's, a piece at a time."""
-    pieces = {} if files.is_object(file) else {"pre_buffer": False, "buffer_size": READ_AT_ONCE}
-    return pq.ParquetFile(files.stream_for_arrow(file), **pieces)
+    """A Parquet file to read rows of: an object by whole row groups, a local file in small reads."""
+    options = {} if files.is_object(file) else {"pre_buffer": False, "buffer_size": READ_AT_ONCE}
+    return pq.ParquetFile(files.stream_for_arrow(file), **options)
 
 
 def _parquet_batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of some row groups at a time: asked for all, pyarrow keeps the compressed bytes of every group until the end."""
+    """Rows, some row groups at a time: else pyarrow keeps the compressed bytes of all until the end."""
     groups: list[int] = []
     rows = 0
     for group in range(file.num_row_groups):
@@ -249,7 +249,7 @@ def _normalise(batch: pa.RecordBatch, file: str, carried: dict[str, pa.Array]) -
 
 
 def _without_view(column: pa.Array) -> pa.Array:
-    """Strings as other libraries know them: pyarrow cannot yet pick rows of a column of string views."""
+    """Views as plain strings or bytes: pyarrow cannot take rows of a column of string views yet."""
     if column.type == pa.string_view():
         return column.cast(pa.string())
     return column.cast(pa.binary()) if column.type == pa.binary_view() else column

@@ -1,4 +1,4 @@
-"""Load any Zoobot class safely: nothing in a checkpoint is executed unless its YAML says to trust it."""
+"""Loads checkpoints of any Zoobot class; code in them is not executed, unless the YAML file trusts them."""
 
 import contextlib
 import inspect
@@ -122,14 +122,14 @@ def build(
     try:
         timm_kwargs = {**architecture_kwargs, **(settings.get("timm_kwargs") or {})}
         for name in ("pretrained", "checkpoint_path", "num_classes", "in_chans"):
-            # The weights are in the checkpoint: nothing is to be downloaded or read for them.
+            # The weights are in the checkpoint: timm must not download or read others.
             timm_kwargs.pop(name, None)
         # zoobot's constructors print.
         with contextlib.redirect_stdout(io.StringIO()):
             if zoobot_class == "ZoobotTree":
                 if architecture is not None:
                     settings["architecture_name"] = architecture
-                # Dropout at test time is drawn by us, per galaxy and pass: see beam_zoo.inference.
+                # beam_zoo.inference draws the dropout at test time, per galaxy and pass.
                 settings.update(test_time_dropout=False, compile_encoder=False, timm_kwargs=timm_kwargs)
                 model: nn.Module = ZoobotTree(**_accepted(settings, ZoobotTree))
             else:

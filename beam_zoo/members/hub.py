@@ -1,4 +1,4 @@
-"""Checkpoints and architectures of the Hugging Face hub, asked once, at planning, and pinned."""
+"""Checkpoints and architectures of the Hugging Face hub, fetched at planning and pinned to a commit."""
 
 import glob
 import json
@@ -10,7 +10,7 @@ from beam_zoo.errors import UserError, one_line
 from beam_zoo.members.member import HUB
 
 TIMEOUT = 10.0
-"""Seconds without an answer after which the hub counts as out of reach."""
+"""Seconds without an answer after which the hub counts as unreachable."""
 
 
 def checkpoint_names(zoobot_class: str) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def fetch(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
         assert info.sha is not None
         path = huggingface_hub.try_to_load_from_cache(repository, chosen, revision=info.sha)
         if not isinstance(path, str):
-            # Where the hub does not answer, the download below would try again for minutes: ask once before it.
+            # The download retries for minutes if the hub does not answer: one request before it does not.
             url = huggingface_hub.hf_hub_url(repository, chosen, revision=info.sha)
             huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT)
             path = huggingface_hub.hf_hub_download(repository, chosen, revision=info.sha)
@@ -83,7 +83,7 @@ def fetch(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _cached(name: str, repository: str, revision: str, wanted: tuple[str, ...]) -> tuple[str, str]:
-    """A file of the hub client's cache: of the revision asked for, else of the only one that is there."""
+    """A file of the hub client's cache: of the revision asked for, else of the only cached one."""
     import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name

@@ -1,4 +1,4 @@
-"""The members of the ensemble: what their YAML files say, and what planning found out about each."""
+"""The members of the ensemble: as their YAML files describe them, and as planning completes them."""
 
 import dataclasses
 from typing import Any
@@ -103,7 +103,7 @@ class Member:
         return self.random_view or self.dropout_rate > 0
 
     def identity(self) -> dict[str, Any]:
-        """What moves this member's numbers, and nothing else: its share of the samples fingerprint."""
+        """Only what can change this member's numbers: its share of the plan's fingerprint."""
         leave_out = {"checkpoint", "path", "revision", "encoder", "trust_checkpoint", "features"}
         return {k: v for k, v in to_json(self).items() if k not in leave_out}
 
@@ -187,7 +187,7 @@ def _encoder(path: str, encoder: str | None) -> str | None:
 
 
 def _view(path: str, content: dict[str, Any]) -> dict[str, Any]:
-    from beam_zoo.images import views  # torchvision takes seconds to import: only where a YAML is read
+    from beam_zoo.images import views  # imports torchvision, which takes seconds
 
     view = content["view"]
     if not isinstance(view, str | dict):

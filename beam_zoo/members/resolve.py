@@ -1,4 +1,4 @@
-"""Planning a member: find its checkpoint, pin it, and hold it against what its YAML says."""
+"""Plans a member: finds its checkpoint, pins it, and checks it against the member's YAML file."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         represent: features are wanted, so schema, class_names and value_name may be absent.
 
     Returns:
-        The member, and the path where its checkpoint is now. The two paths differ where the file is
+        The member, and the path where its checkpoint is now. It differs from the member's path if the file is
         still to be staged below the output's plan.
 
     Raises:
@@ -37,7 +37,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
     planned = previous is not None
     if previous is not None and (previous.checkpoint, previous.encoder) != (spec.checkpoint, spec.encoder):
         previous = None
-    # Workers elsewhere see what is staged with the plan, or a disk that they share.
+    # Workers on other machines can read what is staged with the plan, or a shared disk.
     elsewhere = spec.checkpoint.startswith(HUB) or any(map(files.is_remote, (spec.checkpoint, output)))
     path, revision = _locate(spec, previous, output)
     try:
@@ -68,7 +68,7 @@ def resolve(spec: MemberSpec, previous: Member | None, output: str, *, represent
         name=spec.name,
         zoobot_class=spec.zoobot_class,
         checkpoint=spec.checkpoint,
-        # Files are staged while a plan is made; one that named a local file goes on with the file as it is.
+        # Files are staged only when a plan is made: a plan that names a local file keeps it.
         path=f"{STAGED_MEMBERS}/{digest[:16]}{os.path.splitext(path)[1]}"
         if staged or (elsewhere and not planned)
         else path,
@@ -129,7 +129,7 @@ def _build(
 
 
 def _check_view(spec: MemberSpec, model: Any) -> int:
-    """Refuse a view that the encoder cannot take, by the shapes alone; its number of features, 0 if unknown."""
+    """Refuse a view that the encoder cannot take, by shapes only; the number of features, 0 if unknown."""
     shape = View(spec.view).shape
     device = next(model.parameters()).device
     try:
@@ -167,8 +167,8 @@ def _architecture(
         made_from = own.get("zoobot_checkpoint_loc")
         raise UserError(
             "encoder is missing: the checkpoint was saved without its encoder's architecture "
-            "(give a timm name such as convnext_nano, or the path of a ZoobotTree checkpoint of that architecture"
-            + (f"; it was made from {one_line(made_from, 200)})" if made_from else ")")
+            "(give a timm name such as convnext_nano, or the path of a ZoobotTree checkpoint of that "
+            "architecture" + (f"; it was made from {one_line(made_from, 200)})" if made_from else ")")
         )
     if hub.is_hub_name(name):
         if previous is not None and previous.architecture is not None:
@@ -195,14 +195,14 @@ def _architecture_of(path: str, *, trust: bool) -> tuple[str, dict[str, Any]]:
             "give the architecture's name"
         )
     try:
-        # As the plan stores them, so that the plan and the next command's agree.
+        # As JSON restores them, so that the next command's are equal to those of the stored plan.
         return named, json.loads(json.dumps(tree.get("timm_kwargs") or {}))
     except (TypeError, ValueError):
         raise UserError(f"encoder: {path} has timm_kwargs that are not plain values") from None
 
 
 def _check_channels(spec: MemberSpec, own: dict[str, Any]) -> None:
-    """A ZoobotTree says how many channels it takes; the other classes' weights tell when they are loaded."""
+    """Refuse other channels than a ZoobotTree records; for other classes, loading the weights does."""
     if spec.zoobot_class != "ZoobotTree":
         return
     channels = own.get("channels", 3)
@@ -216,7 +216,7 @@ def _check_channels(spec: MemberSpec, own: dict[str, Any]) -> None:
 def _outputs(
     spec: MemberSpec, own: dict[str, Any], model: Any
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The schema (of a tree) and the names of the outputs, held against the checkpoint."""
+    """The schema (of a tree) and the names of the outputs, checked against the checkpoint."""
     if spec.kind == "tree":
         schema = _tree_schema(spec, own, model.head[1][0].out_features)
         made = schemas.make_schema(schema["question_answer_pairs"], schema["dependencies"])

@@ -57,7 +57,8 @@ def make_schema(pairs: Any, dependencies: Any) -> "Schema":
             )
         if answer is not None and answer not in labels:
             raise UserError(
-                f"schema: {question!r} is asked after no known answer {answer!r}{did_you_mean(answer, labels)}"
+                f"schema: {question!r} is asked after no known answer {answer!r}"
+                f"{did_you_mean(answer, labels)}"
             )
     for question in plain:
         if question not in dependencies:

@@ -1,4 +1,4 @@
-"""The plan of a run: what is predicted, cut into snippets, and stored with the output before anything is predicted.
+"""The plan of a run: what is to be predicted, split into snippets, and stored before the first prediction.
 
 May import: `members`, `catalogue` and below.
 """

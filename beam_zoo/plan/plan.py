@@ -18,7 +18,7 @@ from beam_zoo.storage.layout import PLAN
 FORMAT = 2
 BATCHED = "batched"
 MEDIAN, MIXTURE = INTERVALS = ("median", "mixture")
-"""The tables' 90% interval: medians of the samples' bounds, as zoobot has it, or that of the samples' mixture."""
+"""The tables' 90% interval: medians of the samples' bounds, as in zoobot, or that of their mixture."""
 TABLE_ROWS = 16_384
 """About how many rows a table part has, in whole snippets: 9 MB of an advanced table of 34 answers."""
 
@@ -41,13 +41,13 @@ class Plan:
         carried_digest: SHA-256 of their content, or an empty string.
         versions: of the libraries that the run began with.
         interval: which 90% interval the tables have, see `beam_zoo.tables.statistics.Tree`.
-        table_rows_wanted: about how many rows a table part has; stored, since it sizes the plan's files too.
+        table_rows_wanted: about how many rows a table part has; stored, since it also sizes the plan's files.
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`,
             and with `fast_views` others by a GPU, see `beam_zoo.images.gpu.card_decoder`.
-        fast_views: `batched` if `beam_zoo.images.fast_views` makes the views of a batch together; False for
-            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm: such an
-            output can be read, but not continued.
+        fast_views: `batched` if `beam_zoo.images.fast_views` makes a batch's views together; False for
+            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm: such
+            an output can be read, but not continued.
     """
 
     command: str
@@ -142,7 +142,7 @@ class Plan:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the settings: a part with another fingerprint belongs to another run."""
-        # A setting that is off changes no number: plans of versions without that setting keep their fingerprint.
+        # A setting that is off changes no number: plans without that setting keep their fingerprint.
         settings = {name: value for name, value in self.settings().items() if value is not False}
         canonical = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,10 +1,10 @@
 """A plan's files, below `OUT/_plan`: written once, then only read.
 
-`rows-*/` has the catalogue's rows as Parquet, one file for each table part and one row group for each snippet, so that
-a worker reads the rows of its snippet only (of a bucket: the file). The carried columns are in a folder of their own,
-since other carried columns change no sample. Both folders and the staged checkpoints are content-addressed: jobs that
-plan at the same time cannot overwrite each other's. `plan.json` is written last, by create-if-absent, and is replaced
-by compare-and-swap.
+`rows-*/` has the catalogue's rows as Parquet: one file for each table part, one row group for each snippet. A
+worker reads the rows of its snippet only (of a bucket: the file). The carried columns are in another folder,
+since other carried columns change no sample. Both folders and the staged checkpoints are content-addressed:
+jobs that plan at the same time cannot overwrite each other's. `plan.json` is written last, created only if
+absent, and replaced by compare-and-swap.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ def _parse(data: bytes, path: str) -> Plan:
 
 
 def write(plan: Plan, output: str, batches: Iterator[pa.RecordBatch], staged: dict[str, str]) -> None:
-    """Publish a plan, atomically. If another job publishes one first, that one stays, and no file of this one.
+    """Publish a plan atomically. If another job publishes one first, only that one stays.
 
     Args:
         plan: the plan.

@@ -60,7 +60,7 @@ def read_schema(folder: str) -> pa.Schema:
 
 @functools.lru_cache(maxsize=8)
 def read_object(path: str) -> bytes:
-    """All bytes of a file of rows in a bucket; cached, since such files are content-addressed and never change."""
+    """All bytes of a file of rows in a bucket; cached, since content-addressed files never change."""
     return read_bytes(path)
 
 
@@ -77,7 +77,7 @@ def _reading(path: str) -> Iterator[str]:
 
 
 class Slices:
-    """Cuts a stream of batches into tables of one size, the last of what is left.
+    """Splits a stream of batches into tables of one size; the last may be smaller.
 
     Args:
         columns: those to keep.
@@ -90,7 +90,7 @@ class Slices:
         self._waiting = 0
 
     def add(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
-        """Take the next rows; yields the tables that are whole."""
+        """Add the next rows; yields the tables that are complete."""
         self._pending.append(batch.select(self._columns))
         self._waiting += len(batch)
         if self._waiting >= self._size:
@@ -110,7 +110,7 @@ class Slices:
 
 
 class CarriedDigest:
-    """SHA-256 of the carried columns' names, types and values, whatever batches they come in.
+    """SHA-256 of the carried columns' names, types and values; it does not depend on the batches' sizes.
 
     Args:
         carried: their names.
@@ -122,7 +122,7 @@ class CarriedDigest:
         self._digest = hashlib.sha256()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         for table in self._slices.add(batch) if self._slices else ():
             self._hash(table)
 
@@ -135,7 +135,7 @@ class CarriedDigest:
         return self._digest.hexdigest()
 
     def _hash(self, table: pa.Table) -> None:
-        # Types as they come back from the plan, so that the digest of the plan's own columns is the same.
+        # With types as the plan's files have them, so that columns read from a plan have the same digest.
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         stored = pq.read_table(pa.BufferReader(sink.getvalue()))
@@ -152,7 +152,7 @@ class CarriedDigest:
 
 
 class RowWriter:
-    """Writes rows as a plan lays them out: a file a table part, a row group a snippet.
+    """Writes rows as a plan's files: one for each table part, with a row group for each snippet.
 
     Args:
         folder: made if absent.
@@ -170,7 +170,7 @@ class RowWriter:
         self._parts = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         for table in self._slices.add(batch):
             self._write(table)
 
@@ -192,6 +192,6 @@ class RowWriter:
         with pq.ParquetWriter(sink, self._part[0].schema, compression="zstd") as file:
             for snippet in self._part:
                 file.write_table(snippet, row_group_size=self._snippet_size)
-        # The folder's name tells what is in it, so that whoever writes this file writes the same.
+        # The folder is content-addressed: every writer of this file writes the same bytes.
         publish(rows_file(self._folder, self._parts), sink.getvalue(), replace=True)
         self._part, self._parts = [], self._parts + 1

@@ -1,4 +1,4 @@
-"""What every step of a run knows."""
+"""A run: a plan, and how this command or worker carries it out."""
 
 import dataclasses
 import os
@@ -10,17 +10,17 @@ from beam_zoo.storage.files import is_remote
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A plan and how it is carried out here: nothing in it but the plan moves a number.
+    """A plan, and how it is carried out here: only the plan can change a number.
 
     Attributes:
         plan: what is predicted.
         output: folder of the output, absolute, or gs://bucket/folder.
         image_root: where relative image paths start.
-        batch_size: galaxies that go through the members together, and images of one forward pass.
+        batch_size: galaxies that are predicted together, and images of one forward pass.
         device: `cpu` or `cuda`; on a cluster also `auto`, which a worker makes one of them.
-        progress: name of what counts the galaxies done, where the steps run in this process, or None.
-        source: digest of this program's source where the run was prepared, for workers that have a copy of their own;
-            empty where they share it.
+        progress: name of the counter of finished galaxies if the steps run in this process, else None.
+        source: digest of the program's source where the run was prepared, for workers that have a copy of
+            their own; empty where they share it.
     """
 
     plan: Plan
@@ -32,7 +32,7 @@ class Run:
     source: str = ""
 
     def for_workers(self) -> "Run":
-        """The run without where checkpoints came from: that is of the machine that planned it."""
+        """The run without the origin of checkpoints, which concerns only the machine that planned it."""
         members = (dataclasses.replace(m, checkpoint="", encoder=None) for m in self.plan.members)
         return dataclasses.replace(self, plan=dataclasses.replace(self.plan, members=tuple(members)))
 

@@ -1,11 +1,11 @@
-"""The unit of work."""
+"""The unit of work: a slice of the catalogue."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Snippet:
-    """An ordered slice of the catalogue: the unit of resume and of one part file.
+    """An ordered slice of the catalogue: what one part holds, and what a resumed run does or skips.
 
     Attributes:
         number: position in the catalogue, from 0.

@@ -78,10 +78,10 @@ def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch])
 
 
 def _remove_unfinished(plan: Plan, output: str, name: str, metadata: dict[str, Any]) -> None:
-    """Remove files of an unfinished part of representations that have other galaxies than the part to be written.
+    """Remove files of an unfinished part of representations that have other galaxies than the new part.
 
-    A run that was stopped may have written the files of some members only. If an image has appeared or disappeared
-    since, the other members' files would have other galaxies.
+    A run that was stopped may have written the files of some members only. If an image has appeared or
+    disappeared since, the other members' files would have other galaxies.
     """
     paths = [os.path.join(output, folder, name) for folder in folders(plan)]
     if len(paths) == 1:

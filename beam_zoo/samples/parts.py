@@ -1,8 +1,8 @@
 """Parts: immutable files, each with the results of one snippet.
 
-A part of samples has one row per (galaxy, member, pass), in the order of the catalogue, and the failures of its
-snippet in the file's metadata. A part of representations is one file for each member, with one row per galaxy.
-Galaxies that were retried with success are in an added part: `part-0000012_1.parquet` beside
+A part of samples has one row per (galaxy, member, pass), in the order of the catalogue, and the failures of
+its snippet in the file's metadata. A part of representations is one file for each member, with one row per
+galaxy. Galaxies that were retried with success are in an added part: `part-0000012_1.parquet` beside
 `part-0000012.parquet`. `part_writer.py` writes parts.
 """
 
@@ -86,7 +86,7 @@ def galaxies_digest(ids: list[str]) -> str:
 
 
 def columns_of(plan: Plan, output: str) -> pa.Schema:
-    """The columns of a part of samples; of a part of representations all but `feature`, whose length may differ."""
+    """The columns of a part; of representations without `feature`, whose length depends on the member."""
     if plan.command == "represent":
         return pa.schema([pa.field("id_str", pa.string()), *plan.carried_schema(output)])
     types = {"id_str": pa.string(), "member": pa.string(), "pass": pa.int32()}
@@ -101,7 +101,7 @@ def metadata_of(content: dict[str, Any]) -> dict[bytes, bytes | str]:
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """A part's metadata: `fingerprint`, `snippet`, `attempt`, `failures`, and `galaxies`, a digest of the ids.
+    """A part's metadata: `fingerprint`, `snippet`, `attempt`, `failures`, and `galaxies` (a digest of ids).
 
     Raises:
         KeyError: there is none.

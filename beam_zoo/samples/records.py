@@ -1,4 +1,4 @@
-"""The few records that travel between the steps of the pipeline."""
+"""The elements that the pipeline's steps pass on."""
 
 import dataclasses
 import operator
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Batch:
-    """Galaxies of one snippet that go through the members together, and those that failed on the way.
+    """Galaxies of one snippet that the members predict together, and those that failed before or there.
 
     Attributes:
         snippet: the snippet that they belong to.
         offsets: row within the snippet of every galaxy, shape (galaxy,).
-        galaxy_keys: 64-bit key of every galaxy's id, uint64, shape (galaxy,); random draws start there.
+        galaxy_keys: 64-bit key of every galaxy's id, uint64, shape (galaxy,); seeds its random draws.
         pixels: per view task, uint8 of shape (galaxy, view, channel, height, width), on the device.
-        outputs: per member, float32 of shape (galaxy, pass, answer), or (galaxy, feature): on the device, where they may
-            not be computed yet, until `on_host`.
-        failures: the galaxies of this batch that are not among `offsets` any more.
+        outputs: per member, float32 of shape (galaxy, pass, answer), or (galaxy, feature); until `on_host`
+            they are on the device, where their computation may not be complete.
+        failures: the galaxies of this batch that failed; they are not among `offsets`.
     """
 
     snippet: Snippet
@@ -58,20 +58,21 @@ class Batch:
 
 
 class BatchCoder(coders.Coder):
-    """Pickle; but Beam, which asks for the size of some elements after every step, need not pickle them for that.
+    """Pickle, with a size that is known without it.
 
-    On a GPU it would wait there for all that is under way, and copy it.
+    Beam asks for the size of some elements after every step. Pickling a batch for that would wait for
+    everything in flight on a GPU, and copy it.
     """
 
     def _create_impl(self) -> CallbackCoderImpl:
         return CallbackCoderImpl(pickle.dumps, pickle.loads, operator.attrgetter("nbytes"))
 
     def is_deterministic(self) -> bool:
-        """Batches are no keys."""
+        """No: batches are never keys."""
         return False
 
     def to_type_hint(self) -> type[Batch]:
-        """What it encodes."""
+        """The type that it encodes."""
         return Batch
 
 
@@ -80,7 +81,7 @@ coders.registry.register_coder(Batch, BatchCoder)
 
 @dataclasses.dataclass(frozen=True)
 class PartRef:
-    """Where a stored snippet is: all that travels on after its samples have been written.
+    """A reference to a stored part: all that is passed on once its samples are written.
 
     Attributes:
         snippet: the snippet's number.
@@ -92,5 +93,5 @@ class PartRef:
 
 
 def in_global_window(value: Any) -> WindowedValue:
-    """What a step sends on when its bundle ends."""
+    """An element as `finish_bundle` must emit it: with a window, here the global one."""
     return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))

@@ -1,4 +1,4 @@
-"""Galaxies that failed for a reason that may pass: the same command predicts them again."""
+"""Retryable failures: the same command predicts their galaxies again."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from beam_zoo.storage import files, layout
 
 
 def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Iterator[Snippet]:
-    """Snippets of which some galaxies failed for a reason that may pass, with just those galaxies.
+    """Snippets with retryable failures, each with the galaxies of those failures only.
 
     Args:
         plan: the plan of the run.
@@ -25,7 +25,7 @@ def to_retry(plan: Plan, output: str, stored: dict[int, list[PartRef]]) -> Itera
         if not refs:
             continue
         read = [parts.read_part(plan, output, parts.folders(plan)[0], ref) for ref in refs]
-        # Of a galaxy that failed twice the last failure counts.
+        # Of a galaxy that failed twice, the last failure says whether it is retryable.
         last = {failure.offset: failure for part in read for failure in part.failures}
         waiting = {offset for offset, failure in last.items() if failure.may_pass}
         waiting -= {int(offset) for part in read for offset in part.offsets}

@@ -1,4 +1,4 @@
-"""The step that makes samples durable, before any shuffle that follows inference."""
+"""The step that stores samples, before any shuffle: what was inferred is durable when it is passed on."""
 
 import dataclasses
 import logging
@@ -21,11 +21,12 @@ REMAINDERS = "remainders"
 
 
 class Store(beam.DoFn):
-    """Gathers the batches of a snippet; when it is whole, it becomes a part and goes on as a reference.
+    """Collects the batches of each snippet, stores a complete snippet as a part, and emits its reference.
 
-    Normally a runner fuses inference and this step, and all batches of a snippet come one after the other. What
-    is incomplete at the end of a bundle goes to the output `REMAINDERS`, as (snippet number, batch). A part is written
-    while the next snippet is predicted, and its reference goes on once it is there.
+    Normally a runner fuses inference and this step, and the batches of a snippet arrive one after the other.
+    Batches of snippets that are incomplete when a bundle ends go to the output `REMAINDERS`, as (snippet
+    number, batch). A part is written while the next snippet is predicted; its reference is emitted once it is
+    durable.
 
     Args:
         run: the run.
@@ -52,7 +53,7 @@ class Store(beam.DoFn):
         self._galaxies[batch.snippet] = here
         if here == batch.snippet.size:
             del self._waiting[batch.snippet], self._galaxies[batch.snippet]
-            # One part waits for its writer at most.
+            # At most one part waits to be written.
             yield from self._written(1)
             self._writing.append(self._writer.submit(store, self._run, batch.snippet, waiting))
 
@@ -67,7 +68,7 @@ class Store(beam.DoFn):
         self._waiting = {}
 
     def _written(self, at_most: int) -> Iterator[PartRef]:
-        """References of the parts that are there by now; waits until at most so many are not."""
+        """References of the parts that are written by now; waits until at most `at_most` are not."""
         while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
             ref = self._writing.popleft().result()
             if ref is not None:
@@ -75,7 +76,7 @@ class Store(beam.DoFn):
 
 
 class StoreGathered(beam.DoFn):
-    """Stores snippets whose batches came through a GroupByKey.
+    """Stores snippets whose batches a GroupByKey has grouped.
 
     Args:
         run: the run.
@@ -92,7 +93,7 @@ class StoreGathered(beam.DoFn):
 
 
 def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
-    """Write a snippet's part: its reference (none, where a second try had no success at all)."""
+    """Write a snippet's part; its reference, or None if galaxies were retried and none succeeded."""
     finite = [finite_only(batch.on_host()) for batch in batches]
     ref = part_writer.write_parts(run.plan, run.output, snippet, finite)
     if ref is not None:
@@ -101,7 +102,7 @@ def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
 
 
 def finite_only(batch: Batch) -> Batch:
-    """The batch with galaxies of NaN or infinite outputs turned into failures: they never reach a table."""
+    """The batch, in which galaxies with NaN or infinite outputs are failures: such outputs reach no table."""
     good = np.ones(len(batch), bool)
     failures = []
     for name, values in batch.outputs.items():

@@ -80,7 +80,7 @@ def _check_content(output: str, overwrite: bool) -> None:
             )
         planned = planned or path.startswith(f"{PLAN}/")
         others = others or not path.startswith((f"{PLAN}/", SLURM_JOBS, DATAFLOW_STAGING))
-    # What is left of a planning that was killed, perhaps one with --overwrite, is in nobody's way.
+    # Files of a planning that was killed, perhaps one with --overwrite, do not matter.
     if others and not planned and not os.path.isdir(os.path.join(output, PLAN)):
         what = "--overwrite removes nothing there" if overwrite else "choose another folder"
         raise UserError(f"output {output} has no plan of this program: {what}")

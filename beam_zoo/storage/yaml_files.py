@@ -14,15 +14,13 @@ PIPE_SECONDS = 5
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes the last of two equal keys, made to refuse them."""
+    """PyYAML's safe loader, which would take the last of duplicate keys; this one refuses them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands there twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -30,7 +28,7 @@ def load_yaml(path: str) -> dict[str, Any]:
     """A YAML file that holds a mapping of plain values.
 
     Raises:
-        UserError: it cannot be read, is not YAML, asks for objects, has a key twice, or is not a mapping.
+        UserError: it cannot be read, or is not a mapping in plain YAML without duplicate keys.
     """
     try:
         content = yaml.load(files.read_bytes(path) if files.is_object(path) else _text(path), _Loader)
@@ -44,7 +42,7 @@ def load_yaml(path: str) -> dict[str, Any]:
 
 
 def _text(path: str) -> str:
-    # Opening a pipe that nobody writes to would wait for ever; a shell's <(...) is one that somebody does.
+    # Opening a pipe without a writer would wait for ever; a shell's <(...) is a pipe with one.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
             if not select.select([file], [], [], PIPE_SECONDS)[0]:

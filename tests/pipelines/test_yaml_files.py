@@ -26,4 +26,4 @@ def test_a_key_twice_in_a_yaml(predict, own_catalogue, trees, tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text(trees[0].read_text() + "\nname: other\n")
     result = predict(own_catalogue, path)
-    assert result.code == 2 and "'name' stands there twice" in result.err
+    assert result.code == 2 and "duplicate key 'name'" in result.err
