@@ -190,7 +190,7 @@ class Output:
             UserError: there is no such member, a file is missing or damaged, or the output has no representations.
 
         >>> beam_zoo.open_output("FEATURES").representations("demo_a")["feature"][0].shape
-        (256,)
+        (96,)
         """
         self._require(REPRESENTATIONS)
         if member is None:
