@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +22,8 @@ def is_ours() -> bool:
 def callers_process() -> Iterator[None]:
     """Inside, the process is a caller's: nothing tunes it, and what torch must have set is put back at the end.
 
-    That is its global generator, its number of threads, its TF32 flags, and the OpenMP threads of the calling thread.
+    That is its global generator, its number of threads, its TF32 flags, and the OpenMP threads of the calling thread; and the
+    root logger's level and handlers.
     """
     global _ours
     import threadpoolctl
@@ -31,12 +33,16 @@ def callers_process() -> Iterator[None]:
     before = torch.get_rng_state(), torch.get_num_threads(), [each.allow_tf32 for each in flags]
     pools = threadpoolctl.ThreadpoolController().select(user_api="openmp").lib_controllers
     threads = [pool.num_threads for pool in pools]
+    root = logging.getLogger()
+    logs = root.level, [*root.handlers]  # libraries add a handler when they log the first line
     was_ours, _ours = _ours, False
     try:
         with warnings.catch_warnings():
             yield
     finally:
         _ours = was_ours
+        root.setLevel(logs[0])
+        root.handlers[:] = logs[1]
         torch.set_rng_state(before[0])
         torch.set_num_threads(before[1])
         for each, allowed in zip(flags, before[2], strict=True):

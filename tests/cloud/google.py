@@ -106,7 +106,7 @@ class Google:
             return self._job("RUNNING")
         if code and not self.messages:
             assert self.running.stdout is not None
-            self.messages.append(("ERROR", self.running.stdout.read().decode()[-4000:]))
+            self.messages.append(("ERROR", self.running.stdout.read().decode()[-40_000:]))
         return self._job("FAILED" if code else "DONE")
 
     def _job(self, state: str) -> dict[str, Any]:
