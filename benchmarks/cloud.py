@@ -59,23 +59,24 @@ def shuffled(output: Path) -> Shuffled:
     from beam_zoo.plan import plan_file
     from beam_zoo.plan.run import Run
     from beam_zoo.samples import parts
-    from beam_zoo.samples.assemble import Layouts
-    from beam_zoo.tables.gather import ReadPart, Summarise
+    from beam_zoo.samples.ensemble import Ensemble
+    from beam_zoo.samples.read import ReadStoredPart
+    from beam_zoo.tables.steps import ComputeStatistics
 
     made = plan_file.read(str(output))
     assert made is not None
     run = Run(made, str(output), "", 1, "cpu")
     refs = [ref for found in parts.stored_parts(made, str(output)).values() for ref in found]
-    frames = [each for ref in refs for each in ReadPart(run).process(ref) if isinstance(each, tuple)]
-    summarise = Summarise(made, Layouts.of(made))
-    summarise.setup()
-    summarise.start_bundle()
-    blocks = [block for frame in frames for block in summarise.process(frame)]
-    blocks += [windowed.value for windowed in summarise.finish_bundle()]
+    records = [each for ref in refs for each in ReadStoredPart(run).process(ref) if isinstance(each, tuple)]
+    compute = ComputeStatistics(made, Ensemble.of(made))
+    compute.setup()
+    compute.start_bundle()
+    elements = [element for record in records for element in compute.process(record)]
+    elements += [windowed.value for windowed in compute.finish_bundle()]
     pairs, anything = TupleCoder((BytesCoder(), BytesCoder())), FastPrimitivesCoder()
     return Shuffled(
-        sum(len(pairs.encode(frame)) for frame in frames) / len(frames),
-        sum(len(anything.encode(block)) for block in blocks) / len(frames),
+        sum(len(pairs.encode(record)) for record in records) / len(records),
+        sum(len(anything.encode(element)) for element in elements) / len(records),
     )
 
 

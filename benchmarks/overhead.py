@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.overhead --galaxies 200000
 
-Galaxies without images go through members without models (3 members x 5 passes x 34 answers), are stored, read back, gathered
-by CombinePerKey, summarised and written, on the local runner. CPU time of this process, a galaxy, net of
+Galaxies without images go through members without models (3 members x 5 passes x 34 answers), are stored, read back, combined
+by CombinePerKey, turned into statistics and written, on the local runner. CPU time of this process, a galaxy, net of
 what a run of few galaxies costs (set-up), and of the statistics' own arithmetic, which is timed where it is called.
 `--profile` shows the functions.
 """
@@ -29,7 +29,7 @@ from beam_zoo.inference.load import LoadImages
 from beam_zoo.plan.run import Run
 from beam_zoo.runtime.tuning import keep_freed_memory
 from beam_zoo.samples.records import Batch
-from beam_zoo.tables.statistics import Tree, TreeTables
+from beam_zoo.tables.statistics import DecisionTree, TreeStatistics
 from benchmarks import workload
 from benchmarks.planned import write_plan
 
@@ -97,18 +97,18 @@ def seconds(run: Run) -> Seconds:
 
     spent = 0.0
 
-    def tables(tree: Tree, samples: np.ndarray) -> TreeTables:
+    def statistics(tree: DecisionTree, samples: np.ndarray) -> TreeStatistics:
         nonlocal spent
         begin = time.thread_time()
         made = arithmetic(tree, samples)
         spent += time.thread_time() - begin
         return made
 
-    arithmetic = Tree.tables
+    arithmetic = DecisionTree.statistics
     with (
         mock.patch("pipelines.samples.LoadImages", NoImages),
         mock.patch("pipelines.samples.MemberHandler", NoModel),
-        mock.patch.object(Tree, "tables", tables),
+        mock.patch.object(DecisionTree, "statistics", statistics),
     ):
         begin = time.process_time()
         predict_here(run, [run.plan.snippet(n) for n in range(run.plan.snippets)], [])

@@ -19,7 +19,7 @@ import pandas as pd
 
 from beam_zoo.plan.plan import MIXTURE
 from beam_zoo.tables.quantiles import BetaQuantiles
-from beam_zoo.tables.statistics import INTERVAL, Tree
+from beam_zoo.tables.statistics import INTERVAL, DecisionTree
 from benchmarks import workload
 
 ENSEMBLES = [
@@ -76,17 +76,17 @@ def main(argv: list[str] | None = None) -> None:
         answers = len(schema.label_cols)
         given = samples(options.galaxies, answers, members, passes)
         ours_given = given.reshape(len(given), answers, -1).transpose(0, 2, 1).copy()
-        tree, quantiles = Tree(schema), BetaQuantiles(INTERVAL)
-        mixture = Tree(schema, MIXTURE)
+        tree, quantiles = DecisionTree(schema), BetaQuantiles(INTERVAL)
+        mixture = DecisionTree(schema, MIXTURE)
         some = given[: options.galaxies // 10].astype(np.float64)
         flat = np.ascontiguousarray(some.reshape(-1))
         times: dict[str, list[float]] = {"zoobot": [], "medians": [], "ours": [], "limit": [], "mixture": []}
         for _ in range(options.times):
             theirs, expected = seconds(lambda: by_zoobot(some, schema))  # noqa: B023
-            ours, found = seconds(lambda: tree.tables(ours_given))  # noqa: B023
+            ours, found = seconds(lambda: tree.statistics(ours_given))  # noqa: B023
             limit, _ = seconds(lambda: quantiles.logits(flat, flat))  # noqa: B023
             medians, _ = seconds(lambda: stats.get_confidence_intervals(some, schema))  # noqa: B023
-            mixed, _ = seconds(lambda: mixture.tables(ours_given[: len(some)]))  # noqa: B023
+            mixed, _ = seconds(lambda: mixture.statistics(ours_given[: len(some)]))  # noqa: B023
             times["medians"].append(medians / len(some))
             times["mixture"].append(mixed / len(some))
             times["zoobot"].append(theirs / len(some))

@@ -13,7 +13,7 @@ from beam_zoo.samples import parts
 from beam_zoo.samples.records import PartRef
 from beam_zoo.storage.files import is_object
 from beam_zoo.storage.gcs import CONNECTIONS
-from beam_zoo.tables.tables import read_report
+from beam_zoo.tables.reports import current_report
 from pipelines.tables import tables
 from runners import processes
 
@@ -52,7 +52,7 @@ def _reports(run: Run) -> tuple[list[dict[str, Any]], parts.Stored]:
     numbers = range(run.plan.table_parts)
     # Of a bucket many at a time: each report is a few requests, and all of them the wait for one.
     with ThreadPoolExecutor(CONNECTIONS if is_object(run.output) else 1) as pool:
-        reports = pool.map(lambda n: read_report(run.plan, run.output, n, by_part[n]), numbers)
+        reports = pool.map(lambda n: current_report(run.plan, run.output, n, by_part[n]), numbers)
         found = dict(zip(numbers, reports, strict=True))
     to_build = {number: by_part[number] for number, report in found.items() if report is None}
     return [report for report in found.values() if report is not None], to_build

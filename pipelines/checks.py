@@ -17,7 +17,7 @@ from beam_zoo.runtime.device import usable_device
 from beam_zoo.runtime.versions import changes, source, versions
 from beam_zoo.storage import output as outputs
 from beam_zoo.storage.files import absolute, exists, is_remote
-from beam_zoo.tables.tables import column_names
+from beam_zoo.tables.columns import column_names
 from pipelines.options import Options, models_of
 from runners import beam_options
 from runners.dataflow import checks as dataflow

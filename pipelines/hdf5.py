@@ -230,9 +230,9 @@ def _held_back() -> Iterator[None]:
 def _predicted(opened: Reopened, part: int) -> tuple[list[str], np.ndarray]:
     """Ids and samples (galaxy, sample, answer) of a table part's predicted galaxies, in order."""
     union, read = opened.union, opened.table_part(part)
-    complete = len(union.layouts.samples)
+    complete = len(union.ensemble.samples)
     for some in read.galaxies:
-        if len(some.present) < complete:
+        if len(some.held) < complete:
             raise UserError(
                 f"galaxy {some.ids[0]!r} lacks samples that others have: the file has no room for that"
             )

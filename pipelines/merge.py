@@ -18,7 +18,8 @@ from beam_zoo.members import member as member_files
 from beam_zoo.plan import plan as plans
 from beam_zoo.runtime.versions import changes, versions
 from beam_zoo.samples import parts
-from beam_zoo.samples.assemble import REFUSE
+from beam_zoo.samples.ensemble import REFUSE
+from beam_zoo.samples.read import FILES
 from beam_zoo.storage import layout
 from beam_zoo.storage import output as outputs
 from beam_zoo.storage.files import is_remote, read_json, storage, write_json
@@ -26,14 +27,13 @@ from beam_zoo.storage.layout import AGGREGATE_MARK as MARK
 from beam_zoo.storage.layout import AGGREGATE_WORK as WORK
 from beam_zoo.storage.layout import FAILURES, TABLES, part_number
 from beam_zoo.storage.local import sync_folder
-from beam_zoo.tables.gather import PARTS
-from beam_zoo.tables.tables import load_report
+from beam_zoo.tables.reports import read_report
 from beam_zoo.union.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
 from beam_zoo.union.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
 from beam_zoo.union.sources import Union, facts_of, unite
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
-from pipelines.tables import from_frames
+from pipelines.tables import combine_and_write
 from runners import beam_options, cluster, processes, secrets, start
 
 LEFT_AFTER = 24 * 3600
@@ -75,7 +75,7 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
             _refuse_incomplete(union, stored, work)
         built = os.path.join(work, "tables")
         files = build(union, stored, built, flags)
-        reports = [load_report(built, part) for part in range(union.table_parts)]
+        reports = [read_report(built, part) for part in range(union.table_parts)]
         read = unique_files([*files, *(file for report in reports for file in report["parts"])])
         manifest = _manifest(union, reports, read, begin, values, flags)
         _publish(built, output, manifest, overwrite=values["overwrite"])
@@ -133,7 +133,7 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
         if source.moved is not None:
             read += move_samples(union, number, stored[number])
     largest = max(source.plan.snippet_size for source in union.sources)
-    at_once = table_parts_at_once(union.part_rows, len(union.layouts.samples) * len(union.outputs))
+    at_once = table_parts_at_once(union.part_rows, len(union.ensemble.samples) * len(union.outputs))
     rows = union.part_rows * max(at_once, -(-largest // union.part_rows))
     builds = []
     for first in range(0, union.rows, rows):
@@ -149,9 +149,9 @@ def tables(p: beam.Pipeline, pieces: list[Piece], union: Union, output: str) -> 
     read = (
         p
         | "pieces" >> beam.Create(pieces, reshuffle=False)
-        | "read pieces" >> reader.with_outputs(PARTS, main="galaxies")
+        | "read pieces" >> reader.with_outputs(FILES, main="galaxies")
     )
-    return from_frames(read, union, output, union.layouts)
+    return combine_and_write(read, union, output, union.ensemble)
 
 
 def _check_output(output: str, runs: Runs, *, overwrite: bool) -> None:

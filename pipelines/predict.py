@@ -66,7 +66,7 @@ def predict_samples(prepared: "Prepared", options: Options, on_cluster: "cluster
     import functools
 
     from beam_zoo.storage.output import remove_manifest
-    from beam_zoo.tables.tables import remove_reports
+    from beam_zoo.tables.reports import remove_reports
     from pipelines.execution import predict_here, predict_on_cluster
     from runners import beam_options, cluster
 

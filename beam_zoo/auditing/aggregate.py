@@ -175,7 +175,7 @@ class AggregateAudit:
         for some in part.galaxies:
             rows.append(some.rows - start)
             numbers.append(self._definitions.numbers(some.rows - start, some.samples))
-            incomplete += len(some.rows) * (len(some.present) < len(union.layouts.samples))
+            incomplete += len(some.rows) * (len(some.held) < len(union.ensemble.samples))
         predicted = np.concatenate(rows)
         order = np.argsort(predicted, kind="stable")
         failures = {row - start: [failure] for row, _, failure in part.failures}

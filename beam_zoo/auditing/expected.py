@@ -23,8 +23,8 @@ import scipy.special
 from beam_zoo.catalogue.read import ID
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import MIXTURE
+from beam_zoo.tables.columns import TableColumns, TablePlan
 from beam_zoo.tables.statistics import INTERVAL
-from beam_zoo.tables.tables import Statistics, TablePlan
 
 GALAXIES_AT_ONCE = 1024
 GALAXIES_BY_DEFINITION = 32
@@ -72,7 +72,7 @@ class Definitions:
     """
 
     def __init__(self, plan: TablePlan) -> None:
-        self._plan, self._statistics = plan, Statistics(plan)
+        self._plan, self._columns = plan, TableColumns(plan)
         self._stride = max(1, len(plan.table_rows(0)) // GALAXIES_BY_DEFINITION)
         self.questions: Questions = []
         schema = (plan.members[0].schema if plan.kind == "tree" else None) or {"question_answer_pairs": {}}
@@ -109,7 +109,7 @@ class Definitions:
             total[..., answers] = a[..., answers].sum(axis=-1, keepdims=True)
         out[..., 0] = (a / total).mean(axis=1)
         out[..., 3] = self._asked(out[..., 0])
-        _, advanced = self._statistics.compute(samples)
+        _, advanced = self._columns.compute(samples)
         out[..., 1:3] = advanced.reshape(out.shape)[..., 1:3]
         chosen = rows % self._stride == 0
         by_definition = mixture_bounds if self._plan.interval == MIXTURE else median_bounds

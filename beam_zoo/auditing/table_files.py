@@ -18,8 +18,9 @@ from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import one_line
 from beam_zoo.storage.files import read_bytes
 from beam_zoo.storage.layout import ADVANCED, FAILURES, FRIENDLY, TABLES, table_file
+from beam_zoo.tables.columns import TablePlan, column_names
 from beam_zoo.tables.statistics import ASKED_AT_LEAST
-from beam_zoo.tables.tables import FAILURE_SCHEMA, TablePlan, column_names
+from beam_zoo.tables.write import FAILURE_SCHEMA
 
 SUM_TOLERANCE = 1e-5
 

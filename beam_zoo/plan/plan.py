@@ -40,7 +40,7 @@ class Plan:
         carried: names of the columns carried into the tables.
         carried_digest: SHA-256 of their content, or an empty string.
         versions: of the libraries that the run began with.
-        interval: which 90% interval the tables have, see `beam_zoo.tables.statistics.Tree`.
+        interval: which 90% interval the tables have, see `beam_zoo.tables.statistics.DecisionTree`.
         table_rows_wanted: about how many rows a table part has; stored, since it also sizes the plan's files.
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`,

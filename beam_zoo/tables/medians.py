@@ -1,17 +1,17 @@
-"""Medians of few values, many at once, by a sorting network."""
+"""Medians of few values, for many columns at once, by a sorting network."""
 
 import functools
 
 import numpy as np
 
-MOST = 32
-"""Of more values numpy's own median is faster."""
+LARGEST_NETWORK = 32
+"""Number of values above which numpy's partition is faster than a sorting network."""
 
 Comparator = tuple[int, int, bool, bool]
 
 
 def median(values: np.ndarray) -> np.ndarray:
-    """Median along the last axis but one; of an even number, the two in the middle.
+    """Median along the second to last axis; of an even number of values, the two in the middle.
 
     Args:
         values: shape (..., value, column); overwritten.
@@ -21,16 +21,16 @@ def median(values: np.ndarray) -> np.ndarray:
     """
     count = values.shape[-2]
     middle = sorted({(count - 1) // 2, count // 2})
-    if count > MOST:
+    if count > LARGEST_NETWORK:
         values.partition(middle, axis=-2)
     else:
-        spare = np.empty((*values.shape[:-2], values.shape[-1]), values.dtype)
+        buffer = np.empty((*values.shape[:-2], values.shape[-1]), values.dtype)
         for low, high, keep_low, keep_high in _comparators(count):
             a, b = values[..., low, :], values[..., high, :]
             if keep_low and keep_high:
-                np.minimum(a, b, out=spare)
+                np.minimum(a, b, out=buffer)
                 np.maximum(a, b, out=b)
-                a[...] = spare
+                a[...] = buffer
             elif keep_low:
                 np.minimum(a, b, out=a)
             else:
@@ -40,7 +40,11 @@ def median(values: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _comparators(count: int) -> list[Comparator]:
-    """Batcher's odd-even merge sort, without what the middle does not need: (low, high, keep minimum, keep maximum)."""
+    """Batcher's odd-even merge sort, without what the middle does not need.
+
+    Returns:
+        The comparators in order: (low index, high index, keep the minimum, keep the maximum).
+    """
     wanted = {(count - 1) // 2, count // 2}
     found: list[Comparator] = []
     for low, high in reversed(_network(count)):

@@ -1,11 +1,14 @@
-"""The interval of a mixture of Beta distributions: the roots of its mean distribution function.
+"""The interval of a mixture of Beta distributions: the quantiles of its mean distribution function.
 
-A member's distribution function is Phi(z), with z near r, the signed root of its deviance at the point,
-r^2 = 2 [a log(m / q) + b log((1 - m) / (1 - q))] with m = a / (a + b). What z and r differ by is smooth: a polynomial in
-r / sqrt(r^2 + 9) whose coefficients are smooth in (log a, log b) and come from a table (`beam_zoo/tables/quantiles.py`). So no
-step of the search needs an incomplete beta function. The search is Newton's on the normal score of the mean of the members'
-functions, which is nearly linear in the logit; where a step leaves the bracket, which begins as the members' own quantiles,
-it halves the bracket instead. On the deviance as a normal score: Barndorff-Nielsen and Cox, Inference and Asymptotics, 6.6.
+The distribution function of a component, Beta(a, b), is Phi(z). Its z is near r, the signed root of the deviance at
+the point q: r^2 = 2 [a log(m / q) + b log((1 - m) / (1 - q))] with m = a / (a + b); see Barndorff-Nielsen and Cox,
+Inference and Asymptotics, 6.6. The difference z - r is smooth: a polynomial in r / sqrt(r^2 + 9), whose
+coefficients are smooth in (log a, log b) and are interpolated in a table (`beam_zoo/tables/quantiles.py`). So no
+step of the search evaluates an incomplete beta function.
+
+The search is Newton's method for the normal score of the mean distribution function, which is nearly linear in the
+logit. The first bracket is the range of the components' own quantiles. A step that would leave the bracket is
+replaced by its middle.
 """
 
 import math
@@ -15,15 +18,15 @@ import scipy.special
 from numba import float64, types
 
 from beam_zoo.runtime.compiler import compiled
-from beam_zoo.tables.quantiles import Table, inside, logit_by_scipy, nodes
+from beam_zoo.tables.quantiles import InterpolationTable, inside, logit_by_scipy, nodes
 
 ORDER = 8
 _BEND = 9.0
 _STEPS = 60
-_CLOSE, _BRACKET = 1e-5, 1e-9
-"""A step of Newton's that is as short as the first leaves its square; a bracket must be as short as the second."""
-_STEEP = 0.5
-"""So steep must the mean function be, per unit of the quantile and times sqrt(2 pi), for the table's error to be small in it."""
+_LAST_STEP, _LAST_BRACKET = 1e-5, 1e-9
+"""The search ends with a Newton step, whose error is its square, or with a bracket, that is shorter than these."""
+_LEAST_DENSITY = 0.5
+"""The least density, times sqrt(2 pi), at which the table's error moves the quantile little enough."""
 _COLUMNS, _SEARCHED = 4096, 1024
 _ROOT_TWO_PI = np.sqrt(2 * np.pi)
 
@@ -40,13 +43,13 @@ class MixtureQuantiles:
         a, b = nodes()
         quantiles = [logit_by_scipy(a, b, p) for p in probabilities]
         peak = a * np.log(a / (a + b)) + b * np.log(b / (a + b)) - scipy.special.betaln(a, b)
-        self._table = Table(np.stack([*quantiles, peak, *_corrections(a, b)]))
+        self._table = InterpolationTable(np.stack([*quantiles, peak, *_corrections(a, b)]))
 
     def quantiles(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Quantiles of the mixture of each column; a column does not depend on the others.
 
         Args:
-            a, b: parameters, float64, shape (member, column).
+            a, b: parameters, float64, shape (component, column).
 
         Returns:
             float64, shape (quantile, column).
@@ -59,8 +62,8 @@ class MixtureQuantiles:
         out = scipy.special.expit(out)
         known = inside(a, b).all(0)
         for number, p in enumerate(self._probabilities):
-            # Between two peaks the function is flat, and a millionth of it is far on the axis.
-            unsure = ~known | ~(slope[number] > _STEEP * out[number] * (1 - out[number]))
+            # Between two peaks the function is so flat that a small error of it moves the quantile far.
+            unsure = ~known | ~(slope[number] > _LEAST_DENSITY * out[number] * (1 - out[number]))
             if unsure.any():
                 out[number, unsure] = by_scipy(a[:, unsure], b[:, unsure], p)
         return out
@@ -71,20 +74,20 @@ class MixtureQuantiles:
         for start in range(0, a.shape[1], _SEARCHED):
             some = slice(start, start + _SEARCHED)
             values = found[..., some]
-            members = _Members(
+            components = _Components(
                 a[:, some], b[:, some], np.exp(values[count]) * _ROOT_TWO_PI, values[count + 1 :]
             )
             for number, p in enumerate(self._probabilities):
-                _search(members, values[number], p, out[number, some], slope[number, some])
+                _search(components, values[number], p, out[number, some], slope[number, some])
 
 
-class _Members:
-    """The members' distribution functions, of the columns that are still searched.
+class _Components:
+    """The components' distribution functions, of the columns that are still searched.
 
     Args:
-        a, b: shape (member, column).
+        a, b: shape (component, column).
         peak: sqrt(2 pi) times the density of the logit at its deviance's zero.
-        corrections: coefficients of z - r, shape (order, member, column).
+        corrections: coefficients of z - r, shape (order, component, column).
     """
 
     def __init__(self, a: np.ndarray, b: np.ndarray, peak: np.ndarray, corrections: np.ndarray) -> None:
@@ -95,14 +98,14 @@ class _Members:
         self._zero = np.log(a / b)
         self._deviance = 2 * (a * np.log(a / total) + b * np.log(b / total))
 
-    def only(self, columns: np.ndarray) -> "_Members":
+    def only(self, columns: np.ndarray) -> "_Components":
         """Some columns."""
-        return _Members(
+        return _Components(
             self._a[:, columns], self._b[:, columns], self._peak[:, columns], self._corrections[..., columns]
         )
 
     def scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """z of every member at the logit x of its column, and sqrt(2 pi) times its density there."""
+        """z of every component at the logit x of its column, and sqrt(2 pi) times its density there."""
         log_rest = -np.logaddexp(0, x)  # log(1 - q); log q is x more
         z, squared = np.empty_like(self._a), np.empty_like(self._a)
         given = self._a, self._b, self._zero, self._deviance, self._corrections
@@ -126,27 +129,29 @@ def _scores(
     z: np.ndarray,
     squared: np.ndarray,
 ) -> None:
-    """z of every member at the logit x of its column, and r^2."""
-    for member in range(a.shape[0]):
+    """z of every component at the logit x of its column, and r^2."""
+    for component in range(a.shape[0]):
         for k in range(x.shape[0]):
-            change = a[member, k] * x[k] + (a[member, k] + b[member, k]) * log_rest[k]
-            square = max(deviance[member, k] - 2 * change, 0.0)
+            change = a[component, k] * x[k] + (a[component, k] + b[component, k]) * log_rest[k]
+            square = max(deviance[component, k] - 2 * change, 0.0)
             root = math.sqrt(square)
-            r = root if x[k] >= zero[member, k] else -root
+            r = root if x[k] >= zero[component, k] else -root
             bent = r / math.sqrt(square + _BEND)
-            bending = corrections[ORDER, member, k] * bent
+            bending = corrections[ORDER, component, k] * bent
             for power in range(ORDER - 1, 0, -1):
-                bending = (bending + corrections[power, member, k]) * bent
-            z[member, k], squared[member, k] = bending + corrections[0, member, k] + r, square
+                bending = (bending + corrections[power, component, k]) * bent
+            z[component, k], squared[component, k] = bending + corrections[0, component, k] + r, square
 
 
-def _search(members: _Members, logits: np.ndarray, p: float, out: np.ndarray, slope: np.ndarray) -> None:
-    """Where the mean of the members' functions is p: the logit, and sqrt(2 pi) times its derivative; shape (column,)."""
+def _search(
+    components: _Components, logits: np.ndarray, p: float, out: np.ndarray, slope: np.ndarray
+) -> None:
+    """Where the mean of the components' functions is p: the logit, and sqrt(2 pi) times its derivative; shape (column,)."""
     low, high, x = logits.min(0), logits.max(0), _mean(logits)
     wanted = scipy.special.ndtri(p)
     left, found = np.arange(len(x)), np.zeros(len(x), bool)
     for _ in range(_STEPS):
-        z, density = members.scores(x)
+        z, density = components.scores(x)
         mean = _mean(scipy.special.ndtr(z))
         score = scipy.special.ndtri(np.clip(mean, 1e-300, 1 - 1e-16))
         density = _mean(density)
@@ -155,7 +160,7 @@ def _search(members: _Members, logits: np.ndarray, p: float, out: np.ndarray, sl
             step = x - (score - wanted) / (density * np.exp(score * score / 2))
         by_newton = (step >= low) & (step <= high)
         x, before = np.where(by_newton, step, (low + high) / 2), x
-        close = (by_newton & (np.abs(x - before) < _CLOSE)) | (high - low < _BRACKET)
+        close = (by_newton & (np.abs(x - before) < _LAST_STEP)) | (high - low < _LAST_BRACKET)
         # What is found first counts: how often the search goes on depends on the neighbours.
         new = close & ~found
         out[left[new]], slope[left[new]] = x[new], density[new]
@@ -165,7 +170,7 @@ def _search(members: _Members, logits: np.ndarray, p: float, out: np.ndarray, sl
             return
         if 2 * number >= len(x):  # else it costs more to leave them out than to go on with them
             keep = ~found
-            members, left, found = members.only(keep), left[keep], found[keep]
+            components, left, found = components.only(keep), left[keep], found[keep]
             x, low, high = x[keep], low[keep], high[keep]
     out[left[~found]], slope[left[~found]] = x[~found], 0
 
@@ -205,7 +210,7 @@ def by_scipy(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
     """The same root by bisection on scipy's functions, slowly.
 
     Args:
-        a, b: parameters, shape (member, column).
+        a, b: parameters, shape (component, column).
         p: the probability.
 
     Returns:

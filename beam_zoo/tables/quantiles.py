@@ -1,9 +1,9 @@
-"""Beta distributions, many at once: what is smooth in (log a, log b) is read from small tables.
+"""Quantiles of many Beta distributions at once, by interpolation.
 
-The logit of a quantile of Beta(a, b) is so smooth in (log a, log b) that a Chebyshev interpolant of a few terms in each
-reproduces it over all concentrations that Zoobot can give. A table's coefficients are computed from scipy when it is
-first needed; evaluating it is 256 products and sums, compiled. Outside of the domain scipy itself is called. Interpolation at
-Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice, chapters 3-4.
+The logit of a quantile of Beta(a, b) is smooth in (log a, log b). A Chebyshev interpolant with a few terms in each
+reproduces it for all concentrations that Zoobot can give. The coefficients are computed with scipy when a table is
+first needed; evaluating it takes 256 products and sums, in compiled code. Outside of that domain scipy is called.
+Interpolation at Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice, chapters 3-4.
 """
 
 import numpy as np
@@ -12,18 +12,18 @@ from numba import float64, types
 
 from beam_zoo.runtime.compiler import compiled
 
-A_MOST, B_MOST = 101.0, 606.0
+A_LARGEST, B_LARGEST = 101.0, 606.0
 """Zoobot's concentrations lie in [1, 101]; the others of a question with up to 7 answers sum to [1, 606]."""
 TERMS = 16
-"""In each direction; the quantiles are then within 3e-8 of scipy's, everywhere in the domain."""
+"""Terms in each direction: the quantiles are then within 3e-8 of scipy's everywhere in the domain."""
 _AT_ONCE = 4096
-"""Numbers whose logarithms are taken together; whole rows of `_LANES`."""
+"""Points that are interpolated together, a multiple of `_LANES`."""
 _LANES = 64
-"""Numbers that go through the compiled loops together: their polynomials stay in the processor's first cache."""
+"""Points that go through the compiled loops together: their polynomials stay in the processor's first-level cache."""
 _ROWS, _TABLES = types.Array(float64, 2, "C"), types.Array(float64, 3, "C", readonly=True)
 
 
-class Table:
+class InterpolationTable:
     """Smooth functions of (a, b) over the domain.
 
     Args:
@@ -38,7 +38,7 @@ class Table:
         self._coefficients = to_coefficients @ functions @ to_coefficients.T
 
     def values(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The functions' values, nonsense outside of the domain; a value does not depend on its neighbours.
+        """The functions' values, undefined outside of the domain; a value does not depend on the other points.
 
         Args:
             a, b: parameters, float64, shape (n,).
@@ -53,7 +53,7 @@ class Table:
             count = len(a[piece])
             t[0, :count], t[1, :count], t[:, count:] = a[piece], b[piece], 1
             np.log(t, out=t)
-            t *= [[2 / np.log(A_MOST)], [2 / np.log(B_MOST)]]
+            t *= [[2 / np.log(A_LARGEST)], [2 / np.log(B_LARGEST)]]
             t -= 1
             _interpolate(self._coefficients, t, found)
             out[:, piece] = found[:, :count]
@@ -79,7 +79,7 @@ def _interpolate(coefficients: np.ndarray, t: np.ndarray, out: np.ndarray) -> No
             for j in range(TERMS):
                 for k in range(_LANES):
                     row = 0.0
-                    # The compiler writes this loop out: then many k go at once, with coefficients in registers.
+                    # The compiler unrolls this loop, and vectorises the one around it with the coefficients in registers.
                     for i in range(TERMS):
                         row += coefficients[function, j, i] * in_a[i, k]
                     total[k] += row * in_b[j, k]
@@ -88,14 +88,14 @@ def _interpolate(coefficients: np.ndarray, t: np.ndarray, out: np.ndarray) -> No
 
 
 def nodes() -> tuple[np.ndarray, np.ndarray]:
-    """Where the functions of a table must be known: a of shape (1, TERMS), b of shape (TERMS, 1)."""
+    """The points where a table needs its functions: a of shape (1, TERMS), b of shape (TERMS, 1)."""
     at = (_chebyshev_nodes() + 1) / 2
-    return A_MOST ** at[None], B_MOST ** at[:, None]
+    return A_LARGEST ** at[None], B_LARGEST ** at[:, None]
 
 
 def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whether parameters are in the domain of the tables."""
-    return (a >= 1) & (a <= A_MOST) & (b >= 1) & (b <= B_MOST)
+    return (a >= 1) & (a <= A_LARGEST) & (b >= 1) & (b <= B_LARGEST)
 
 
 class BetaQuantiles:
@@ -107,10 +107,10 @@ class BetaQuantiles:
 
     def __init__(self, probabilities: tuple[float, ...]) -> None:
         self._probabilities = probabilities
-        self._table = Table(np.stack([logit_by_scipy(*nodes(), p) for p in probabilities]))
+        self._table = InterpolationTable(np.stack([logit_by_scipy(*nodes(), p) for p in probabilities]))
 
     def logits(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Logits of the quantiles; a value does not depend on its neighbours.
+        """Logits of the quantiles; a value does not depend on the other points.
 
         Args:
             a, b: parameters, float64, shape (n,).
@@ -127,7 +127,7 @@ class BetaQuantiles:
 
 
 def logit_by_scipy(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
-    """logit of the p quantile of Beta(a, b); both ends without cancellation."""
+    """Logit of the p quantile of Beta(a, b), without cancellation near 0 and 1."""
     return np.log(scipy.special.betaincinv(a, b, p)) - np.log(scipy.special.betaincinv(b, a, 1 - p))
 
 

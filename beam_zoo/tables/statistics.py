@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 INTERVAL = (0.05, 0.95)
 GALAXIES_AT_ONCE = 512
-"""Of whose samples all steps are done before the next: they stay in the processor's cache."""
+"""All steps are done for so many galaxies before the next ones: their samples stay in the processor's cache."""
 ASKED_AT_LEAST = 0.5
 """The friendly table masks answers to questions that fewer than half of the volunteers would be asked."""
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeTables:
+class TreeStatistics:
     """Statistics of a decision tree: float32, each of shape (galaxy, answer).
 
     Attributes:
@@ -49,18 +49,17 @@ class TreeTables:
         return np.where(self.asked >= ASKED_AT_LEAST, self.fraction, np.float32(np.nan))
 
 
-class Tree:
+class DecisionTree:
     """The questions of a schema as slices of its answers.
 
     Args:
         schema: a Schema of zoobot.
-        interval: whose 90% interval: `median`, of the samples' bounds as zoobot has it, or `mixture`, of the mean of
-            the samples' distributions.
+        interval: how the 90% interval is computed: `median`, the medians of the samples' bounds, as zoobot does, or
+            `mixture`, the interval of the mean of the samples' distributions.
     """
 
     def __init__(self, schema: "Schema", interval: str = MEDIAN) -> None:
         self._mixture = _mixture() if interval == MIXTURE else None
-        self.answers = list(schema.label_cols)
         self._slices = [slice(q.start_index, q.end_index + 1) for q in schema.questions]
         names = [q.text for q in schema.questions]
         self._after = [
@@ -68,7 +67,7 @@ class Tree:
             for q in schema.questions
         ]
 
-    def tables(self, concentrations: np.ndarray) -> TreeTables:
+    def statistics(self, concentrations: np.ndarray) -> TreeStatistics:
         """All statistics.
 
         Args:
@@ -78,19 +77,19 @@ class Tree:
             float32 arrays of shape (galaxy, answer).
         """
         galaxies, _, answers = concentrations.shape
-        tables = TreeTables(*(np.empty((galaxies, answers), np.float32) for _ in range(4)))
+        tables = TreeStatistics(*(np.empty((galaxies, answers), np.float32) for _ in range(4)))
         for start in range(0, galaxies, GALAXIES_AT_ONCE):
             some = slice(start, start + GALAXIES_AT_ONCE)
             fraction, lower, upper = self._fractions(concentrations[some])
             tables.fraction[some], tables.lower[some], tables.upper[some] = fraction, lower, upper
-            # Only float32 numbers leave: masked and unmasked tables must agree on which side of a half one is.
+            # `masked_fraction` compares the float32 numbers that are stored: both tables agree on what is masked.
             tables.asked[some] = self._asked(fraction)
         return tables
 
     def _fractions(self, concentrations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fractions and the bounds of their intervals, float64 of shape (galaxy, answer)."""
-        # Galaxies last: whatever is done is done to many in a row. Always as many, because numpy adds up in another order
-        # where there are few: a galaxy's numbers must not depend on its neighbours.
+        # Galaxies are the last axis, so that each operation runs over contiguous numbers. There are always as many: numpy
+        # adds few numbers in another order, and a galaxy's numbers must not depend on its batch.
         galaxies, samples, answers = concentrations.shape
         a = np.ones((answers, samples, GALAXIES_AT_ONCE))
         a[..., :galaxies] = concentrations.transpose(2, 1, 0)
@@ -101,7 +100,7 @@ class Tree:
             np.divide(a[question], total, out=fraction[question])
         if self._mixture is None:
             logits = _quantiles().logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
-            # A median of quantiles is the quantile of a median's logit, as long as there is one in the middle.
+            # The logit is monotonic, so the middle ones are found among logits; the mean of two is that of quantiles.
             lower, upper = scipy.special.expit(median(logits)).mean(0)
         else:
             by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))
@@ -125,7 +124,7 @@ class Tree:
         return out
 
 
-# Both with numba, which commands that build no tables need not import.
+# Imported when needed: numba takes a while, and commands that build no tables do not use it.
 
 
 @functools.cache
@@ -143,14 +142,15 @@ def _mixture() -> "MixtureQuantiles":
 
 
 @dataclasses.dataclass(frozen=True)
-class ValueTables:
-    """Statistics of class probabilities or of a value: float32, each of shape (galaxy, output).
+class ValueStatistics:
+    """Statistics of a classifier's or a regressor's samples: float32, each of shape (galaxy, output).
 
     Attributes:
         mean: over the samples.
         std: population standard deviation of the samples.
         lower, upper: their 5th and 95th percentiles, linearly interpolated.
-    All but the mean are NaN where there are fewer than two distinct samples.
+
+    All but the mean are NaN where all samples are equal.
     """
 
     mean: np.ndarray
@@ -159,7 +159,7 @@ class ValueTables:
     upper: np.ndarray
 
 
-def value_tables(samples: np.ndarray) -> ValueTables:
+def value_statistics(samples: np.ndarray) -> ValueStatistics:
     """Statistics of a classifier's or a regressor's samples.
 
     Args:
@@ -170,4 +170,4 @@ def value_tables(samples: np.ndarray) -> ValueTables:
     # numpy's default method of a percentile is the linear one.
     lower, upper = np.percentile(values, [100 * p for p in INTERVAL], axis=1)
     spread = [np.where(one_value, np.nan, x) for x in (values.std(1), lower, upper)]
-    return ValueTables(*(x.astype(np.float32) for x in (values.mean(1), *spread)))
+    return ValueStatistics(*(x.astype(np.float32) for x in (values.mean(1), *spread)))

@@ -130,7 +130,7 @@ def find_incomplete(union: Union, stored: list[parts.Stored], work: str) -> tupl
     for rows in _stretches(union.rows):
         masks, which = np.unique(runs[rows.start : rows.stop], return_inverse=True)
         held = [tuple(n for n in range(len(union.sources)) if int(mask) >> n & 1) for mask in masks]
-        lacking = np.array([bool(union.layouts.lacking(layouts)) for layouts in held])
+        lacking = np.array([bool(union.ensemble.missing(sources)) for sources in held])
         runs[rows.start : rows.stop] = lacking[which]
     for source, parts_ in zip(union.sources, stored, strict=True):
         for number, refs in parts_.items():

@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from beam_zoo.errors import UserError
 from beam_zoo.images.failure import Failure
-from beam_zoo.samples import ensemble, parts
-from beam_zoo.samples.assemble import Assembler, Galaxies
-from beam_zoo.samples.ensemble import Ensemble
+from beam_zoo.samples import combine, parts
+from beam_zoo.samples.batches import SampleBatch, SampleBatcher
+from beam_zoo.samples.combine import CombineSamples
+from beam_zoo.samples.read import FILES, part_records
 from beam_zoo.samples.records import PartRef
-from beam_zoo.tables.gather import PARTS, part_frames
 from beam_zoo.union.buckets import Buckets, read_bucket
 from beam_zoo.union.sources import Union
 
-Frames = Iterator[tuple[bytes, bytes]]
+Records = Iterator[tuple[bytes, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +60,12 @@ def pieces_of(union: Union, stored: list[parts.Stored], rows: range) -> list[Pie
     return pieces
 
 
-def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, Any]]], Frames]:
+def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, Any]]], Records]:
     """Read a piece.
 
     Returns:
         (table part, file that was read) for every table part that the file has galaxies of; none for moved samples.
-        And (galaxy id, frame) for every galaxy, predicted or failed.
+        And (galaxy id, record) for every galaxy, predicted or failed.
 
     Raises:
         UserError: the part is missing, damaged or of another run.
@@ -73,7 +73,7 @@ def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, An
     source = union.sources[piece.source]
     if piece.ref is None:
         assert source.moved is not None
-        return [], _moved_frames(os.path.join(source.moved, "samples"), piece.start // union.part_rows)
+        return [], _moved_records(os.path.join(source.moved, "samples"), piece.start // union.part_rows)
     plan, folder = source.plan, parts.folders(source.plan)[0]
     part = parts.read_part(plan, source.output, folder, piece.ref)
     snippet = plan.snippet(piece.ref.snippet)
@@ -88,10 +88,10 @@ def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, An
     inside = places[(places >= piece.start) & (places < piece.stop)]
     files = [(int(number), file) for number in np.unique(inside // union.part_rows)]
     rows = range(piece.start, piece.stop)
-    return files, part_frames(plan, source.output, piece.ref, part, places, piece.source, rows)
+    return files, part_records(plan, source.output, piece.ref, part, places, piece.source, rows)
 
 
-def _moved_frames(folder: str, number: int) -> Frames:
+def _moved_records(folder: str, number: int) -> Records:
     table = read_bucket(folder, number)
     if table is not None:
         for batch in table.to_batches():
@@ -115,18 +115,18 @@ def move_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[s
     read = []
     for _, refs in sorted(stored.items()):
         for ref in refs:
-            files, frames = read_piece(union, Piece(number, ref, 0, union.rows))
+            files, records = read_piece(union, Piece(number, ref, 0, union.rows))
             read.append(files[0][1])
-            galaxies, values = zip(*frames, strict=True)
-            rows = np.array([ensemble.header(frame)[3] for frame in values], np.int64)
+            galaxies, values = zip(*records, strict=True)
+            rows = np.array([combine.header(record)[3] for record in values], np.int64)
             columns = [pa.array(galaxies, pa.binary()), pa.array(values, pa.large_binary())]
-            buckets.add(rows // union.part_rows, pa.table(columns, ["galaxy", "frame"]))
+            buckets.add(rows // union.part_rows, pa.table(columns, ["galaxy", "record"]))
     buckets.close()
     return read
 
 
 class ReadPieces(beam.DoFn):
-    """A piece becomes (galaxy id, frame) for every galaxy; the files that were read go to the output `PARTS`.
+    """A piece becomes (galaxy id, record) for every galaxy; the files that were read go to the output `FILES`.
 
     Args:
         union: the union.
@@ -136,10 +136,10 @@ class ReadPieces(beam.DoFn):
         self._union = union
 
     def process(self, piece: Piece) -> Iterator[Any]:
-        files, frames = read_piece(self._union, piece)
+        files, records = read_piece(self._union, piece)
         for file in files:
-            yield beam.pvalue.TaggedOutput(PARTS, file)
-        yield from frames
+            yield beam.pvalue.TaggedOutput(FILES, file)
+        yield from records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,13 +148,13 @@ class TablePart:
 
     Attributes:
         rows: `id_str`, `file_loc` and the carried columns, in the order of the table.
-        galaxies: the predicted galaxies with their samples; `Union.layouts` says which samples those are.
+        galaxies: the predicted galaxies with their samples; `Union.ensemble` says which samples those are.
         failures: (row, id, failure) of all others, in order.
         files: the stored parts that were read.
     """
 
     rows: pa.Table
-    galaxies: list[Galaxies]
+    galaxies: list[SampleBatch]
     failures: list[tuple[int, str, Failure]]
     files: list[dict[str, Any]]
 
@@ -174,17 +174,17 @@ def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart
     by_galaxy: defaultdict[bytes, list[bytes]] = defaultdict(list)
     read = []
     for piece in pieces_of(union, stored, rows):
-        files, frames = read_piece(union, piece)
+        files, records = read_piece(union, piece)
         read += [file for _, file in files]
-        for galaxy, frame in frames:
-            by_galaxy[galaxy].append(frame)
-    combine, assembler = Ensemble(), Assembler(union.layouts)
+        for galaxy, record in records:
+            by_galaxy[galaxy].append(record)
+    combine_samples, batcher = CombineSamples(), SampleBatcher(union.ensemble)
     for galaxy, found in by_galaxy.items():
-        assembler.add(galaxy, combine.apply(found))
-    galaxies = assembler.take()
-    if sum(len(some.rows) for some in galaxies) + len(assembler.failures) != len(rows):
+        batcher.add(galaxy, combine_samples.apply(found))
+    galaxies = batcher.flush()
+    if sum(len(some.rows) for some in galaxies) + len(batcher.failures) != len(rows):
         raise UserError(f"table part {part}: the runs hold {len(by_galaxy)} galaxies of {len(rows)}")
-    return TablePart(union.read_table_rows("", part), galaxies, sorted(assembler.failures), read)
+    return TablePart(union.read_table_rows("", part), galaxies, sorted(batcher.failures), read)
 
 
 def unique_files(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

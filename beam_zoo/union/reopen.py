@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_zoo.errors import UserError
 from beam_zoo.samples import parts
-from beam_zoo.samples.assemble import REFUSE
+from beam_zoo.samples.ensemble import REFUSE
 from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_folder, read_json

@@ -16,7 +16,7 @@ import pyarrow as pa
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.members.member import Member
 from beam_zoo.plan.plan import Plan
-from beam_zoo.samples.assemble import Layouts
+from beam_zoo.samples.ensemble import Ensemble
 from beam_zoo.union import positions
 from beam_zoo.union.buckets import Buckets, read_bucket
 from beam_zoo.union.positions import Places
@@ -112,11 +112,11 @@ class Union:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
-    def layouts(self) -> Layouts:
+    def ensemble(self) -> Ensemble:
         """Which samples a complete galaxy has: member by member and pass by pass, whatever run they come from."""
         samples = tuple((m.name, n) for m, ns in zip(self.members, self.passes, strict=True) for n in ns)
-        where = {sample: slot for slot, sample in enumerate(samples)}
-        slots = tuple(
+        where = {sample: index for index, sample in enumerate(samples)}
+        by_source = tuple(
             tuple(
                 where[member.name, number]
                 for member in source.plan.members
@@ -125,7 +125,7 @@ class Union:
             for source in self.sources
         )
         names = tuple(source.output for source in self.sources)
-        return Layouts(samples, slots, len(self.outputs), names, self.incomplete)
+        return Ensemble(samples, by_source, len(self.outputs), names, self.incomplete)
 
     def read_table_rows(self, output: str, part: int) -> pa.Table:
         """`id_str`, `file_loc` and the carried columns of a table part: of each the first run's that has it."""

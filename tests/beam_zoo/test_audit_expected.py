@@ -10,8 +10,8 @@ from zoobot.shared import schemas
 from beam_zoo.auditing.expected import GALAXIES_BY_DEFINITION, Definitions, median_bounds, mixture_bounds
 from beam_zoo.auditing.table_files import masked_fractions
 from beam_zoo.plan.plan import MEDIAN, MIXTURE
-from beam_zoo.tables.statistics import Tree
-from beam_zoo.tables.tables import Statistics
+from beam_zoo.tables.columns import TableColumns
+from beam_zoo.tables.statistics import DecisionTree
 from tests.beam_zoo.test_mixture import roots
 
 GALAXIES, SAMPLES = 64, 6
@@ -47,7 +47,7 @@ def samples(kind: str) -> np.ndarray:
 def test_the_numbers_of_the_statistics(kind: str, interval: str) -> None:
     made, values = plan(kind, interval), samples(kind)
     expected = Definitions(made).numbers(np.arange(GALAXIES), values)
-    friendly, advanced = Statistics(made).compute(values)
+    friendly, advanced = TableColumns(made).compute(values)
     np.testing.assert_allclose(expected.reshape(advanced.shape), advanced, rtol=0, atol=1e-6)
     right = masked_fractions(expected, np.ma.masked_array(advanced)) if kind == "tree" else expected[..., 0]
     np.testing.assert_allclose(right, friendly, rtol=0, atol=1e-6)
@@ -57,7 +57,7 @@ def test_few_samples() -> None:
     values = samples("regressor")
     for count in (1, 2):
         expected = Definitions(plan("regressor")).numbers(np.arange(GALAXIES), values[:, :count])
-        _, advanced = Statistics(plan("regressor")).compute(values[:, :count])
+        _, advanced = TableColumns(plan("regressor")).compute(values[:, :count])
         np.testing.assert_allclose(expected.reshape(advanced.shape), advanced, rtol=0, atol=1e-6)
 
 
@@ -78,15 +78,15 @@ def test_statistics_that_are_wrong_everywhere_are_found(
 ) -> None:
     """Also where the audit itself calls that code: for the bounds of most galaxies."""
     made, values = plan("tree", interval), samples("tree")
-    fractions = Tree._fractions
+    fractions = DecisionTree._fractions
 
-    def wrong(self: Tree, concentrations: np.ndarray) -> tuple[np.ndarray, ...]:
+    def wrong(self: DecisionTree, concentrations: np.ndarray) -> tuple[np.ndarray, ...]:
         fraction, lower, upper = fractions(self, concentrations)
         return fraction - 1e-4, lower - 1e-4, upper + 1e-4
 
-    monkeypatch.setattr(Tree, "_fractions", wrong)
+    monkeypatch.setattr(DecisionTree, "_fractions", wrong)
     expected = Definitions(made).numbers(np.arange(GALAXIES), values)
-    _, advanced = Statistics(made).compute(values)
+    _, advanced = TableColumns(made).compute(values)
     off = np.abs(expected - advanced.reshape(expected.shape)) > 5e-5
     assert off[..., 0].all()
     by_definition = np.arange(GALAXIES) % (GALAXIES // GALAXIES_BY_DEFINITION) == 0

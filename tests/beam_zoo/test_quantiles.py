@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from beam_zoo.tables.quantiles import A_MOST, B_MOST, BetaQuantiles, logit_by_scipy
+from beam_zoo.tables.quantiles import A_LARGEST, B_LARGEST, BetaQuantiles, logit_by_scipy
 from beam_zoo.tables.statistics import INTERVAL
 
 QUANTILES = BetaQuantiles(INTERVAL)
@@ -20,17 +20,17 @@ def errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def test_the_whole_domain():
     """A grid much finer than the interpolant's nodes, with all edges and corners."""
-    a = np.exp(np.linspace(0, np.log(A_MOST), 500))
-    b = np.exp(np.linspace(0, np.log(B_MOST), 600))
-    a[[0, -1]], b[[0, -1]] = (1, A_MOST), (1, B_MOST)
+    a = np.exp(np.linspace(0, np.log(A_LARGEST), 500))
+    b = np.exp(np.linspace(0, np.log(B_LARGEST), 600))
+    a[[0, -1]], b[[0, -1]] = (1, A_LARGEST), (1, B_LARGEST)
     assert (errors(*np.meshgrid(a, b)) < 3e-8).all()
 
 
 def test_random_points():
     random = np.random.default_rng(0)
-    a, b = (np.exp(random.uniform(0, np.log(most), 200_000)) for most in (A_MOST, B_MOST))
+    a, b = (np.exp(random.uniform(0, np.log(most), 200_000)) for most in (A_LARGEST, B_LARGEST))
     assert (errors(a, b) < 3e-8).all()
-    a, b = (random.uniform(1, most, 200_000) for most in (A_MOST, B_MOST))
+    a, b = (random.uniform(1, most, 200_000) for most in (A_LARGEST, B_LARGEST))
     assert (errors(a, b) < 3e-8).all()
 
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 from zoobot.shared import schemas, stats
 
-from beam_zoo.tables.statistics import Tree, value_tables
+from beam_zoo.tables.statistics import DecisionTree, value_statistics
 
 ALL = {name: value for name, value in vars(schemas).items() if isinstance(value, schemas.Schema)}
 
@@ -23,7 +23,7 @@ def concentrations(galaxies: int, answers: int, samples: int, seed: int = 0) -> 
 def test_every_schema_of_zoobot(name):
     schema = ALL[name]
     given = concentrations(40, len(schema.label_cols), 6)
-    ours = Tree(schema).tables(given)
+    ours = DecisionTree(schema).statistics(given)
     theirs = given.transpose(0, 2, 1).reshape(40, -1, 2, 3)
     fractions = stats.expected_value_of_dirichlet_mixture(theirs, schema)
     lower, upper = stats.get_confidence_intervals(theirs, schema)
@@ -43,7 +43,7 @@ def test_intervals_are_beta_quantiles():
     """One sample: the interval is that of the answer's own Beta distribution, by sampling it."""
     schema = schemas.gz_rings_schema
     given = np.array([[[30.0, 10.0]]])
-    tables = Tree(schema).tables(given)
+    tables = DecisionTree(schema).statistics(given)
     draws = scipy.stats.dirichlet([30, 10], seed=1).rvs(400_000)
     np.testing.assert_allclose(tables.lower[0], np.quantile(draws, 0.05, axis=0), atol=2e-3)
     np.testing.assert_allclose(tables.upper[0], np.quantile(draws, 0.95, axis=0), atol=2e-3)
@@ -52,10 +52,10 @@ def test_intervals_are_beta_quantiles():
 def test_a_galaxy_does_not_depend_on_its_neighbours():
     schema = schemas.decals_dr8_ortho_schema
     given = concentrations(50, 34, 6)
-    tree = Tree(schema)
-    together = tree.tables(given)
+    tree = DecisionTree(schema)
+    together = tree.statistics(given)
     for galaxy in (0, 17, 49):
-        alone = tree.tables(given[galaxy : galaxy + 1])
+        alone = tree.statistics(given[galaxy : galaxy + 1])
         for name in ("fraction", "lower", "upper", "asked"):
             np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[galaxy])
 
@@ -64,7 +64,7 @@ def test_values_against_a_loop():
     random = np.random.default_rng(0)
     samples = random.normal(0, 3, (20, 7, 4)).astype(np.float32)
     samples[3, :, 2] = 1.5  # all the same
-    got = value_tables(samples)
+    got = value_statistics(samples)
     for galaxy in range(20):
         for output in range(4):
             values = samples[galaxy, :, output].astype(float)
@@ -83,6 +83,6 @@ def test_values_against_a_loop():
 
 
 def test_one_sample_knows_no_spread():
-    got = value_tables(np.ones((3, 1, 2), np.float32))
+    got = value_statistics(np.ones((3, 1, 2), np.float32))
     assert (got.mean == 1).all()
     assert np.isnan(np.stack([got.std, got.lower, got.upper])).all()

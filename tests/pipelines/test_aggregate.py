@@ -9,7 +9,7 @@ import pytest
 
 from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
-from beam_zoo.tables.tables import Statistics
+from beam_zoo.tables.columns import TableColumns
 from beam_zoo.union.pieces import unique_files
 from beam_zoo.union.reopen import reopen
 from pipelines import merge
@@ -237,9 +237,9 @@ def test_what_an_audit_reads(run_a, run_b, sky, tmp_path):
         assert part.rows.column("ra").to_pylist() == list(expected["ra"])
         (some,) = part.galaxies
         assert [friendly["id_str"][row] for row in some.rows] == some.ids
-        statistics = Statistics(union)
-        numbers = statistics.compute(some.samples)[0][np.argsort(some.rows)]
-        np.testing.assert_array_equal(numbers, expected[statistics.friendly])
+        columns = TableColumns(union)
+        numbers = columns.compute(some.samples)[0][np.argsort(some.rows)]
+        np.testing.assert_array_equal(numbers, expected[columns.friendly])
         assert part.failures == []
         files += part.files
     read = [(file["source"], file["name"], file["sha256"]) for file in unique_files(files)]

@@ -14,7 +14,7 @@ from beam_zoo.inference.load import STORED, LoadImages
 from beam_zoo.plan import plan_file
 from beam_zoo.plan.run import Run
 from beam_zoo.samples import parts
-from beam_zoo.samples.ensemble import Ensemble, failure_frame, header, sample_frames, split
+from beam_zoo.samples.combine import CombineSamples, failure_record, header, sample_records, split_records
 from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from pipelines.samples import infer, samples, store
@@ -146,15 +146,15 @@ def test_one_graph_as_clusters_run_it(predict, few, trees, request):
         pd.testing.assert_frame_equal(local.table(name), cluster.table(name))
 
 
-def frames_of(galaxy: np.random.Generator) -> list[bytes]:
-    """A few frames of one galaxy: samples in several layouts, and failures."""
+def records_of(galaxy: np.random.Generator) -> list[bytes]:
+    """A few records of one galaxy: samples from several sources, and failures."""
     made = [
-        sample_frames(np.array([5]), galaxy.random((1, 12), np.float32), layout)[0] for layout in range(3)
+        sample_records(np.array([5]), galaxy.random((1, 12), np.float32), source)[0] for source in range(3)
     ]
     return [
         *made,
-        failure_frame(5, Failure(5, "image", "é missing", True)),
-        failure_frame(5, Failure(5, "view", "", False)),
+        failure_record(5, Failure(5, "image", "é missing", True)),
+        failure_record(5, Failure(5, "view", "", False)),
     ]
 
 
@@ -162,16 +162,16 @@ def frames_of(galaxy: np.random.Generator) -> list[bytes]:
 def test_the_combine_fn_is_associative_and_commutative(seed):
     """Any split into accumulators, any order of inputs and merges, and repeats: the same bytes."""
     chance = random.Random(seed)
-    frames = frames_of(np.random.default_rng(seed))
-    combine = Ensemble()
-    expected = combine.extract_output(combine.add_input(combine.create_accumulator(), b"".join(frames)))
-    assert split(expected) == sorted(frames, key=lambda f: (*header(f)[1:3], f))
-    inputs = frames + chance.choices(frames, k=3)
+    records = records_of(np.random.default_rng(seed))
+    combine = CombineSamples()
+    expected = combine.extract_output(combine.add_input(combine.create_accumulator(), b"".join(records)))
+    assert split_records(expected) == sorted(records, key=lambda record: (*header(record)[1:3], record))
+    inputs = records + chance.choices(records, k=3)
     chance.shuffle(inputs)
     accumulators = [combine.create_accumulator() for _ in range(chance.randint(1, 6))]
-    for frame in inputs:
+    for record in inputs:
         index = chance.randrange(len(accumulators))
-        accumulators[index] = combine.add_input(accumulators[index], frame)
+        accumulators[index] = combine.add_input(accumulators[index], record)
     while len(accumulators) > 1:
         chance.shuffle(accumulators)
         count = chance.randint(2, len(accumulators))
@@ -183,14 +183,14 @@ def test_the_combine_fn_is_associative_and_commutative(seed):
 def test_the_combine_fn_under_combine_per_key():
     """Through Beam itself, with combiner lifting and without, and several bundles."""
     random_ = np.random.default_rng(0)
-    frames = {f"galaxy {n}".encode(): frames_of(random_) for n in range(50)}
-    pairs = [(key, frame) for key, values in frames.items() for frame in values * 2]
+    records = {f"galaxy {n}".encode(): records_of(random_) for n in range(50)}
+    pairs = [(key, record) for key, values in records.items() for record in values * 2]
     random.Random(0).shuffle(pairs)
-    combine = Ensemble()
-    expected = [(key, combine.extract_output(b"".join(values))) for key, values in frames.items()]
+    combine = CombineSamples()
+    expected = [(key, combine.extract_output(b"".join(values))) for key, values in records.items()]
 
     def build(p):
-        out = p | beam.Create(pairs) | beam.Reshuffle() | beam.CombinePerKey(Ensemble())
+        out = p | beam.Create(pairs) | beam.Reshuffle() | beam.CombinePerKey(CombineSamples())
         assert_that(out, equal_to(expected))
 
     direct.run(build, [])

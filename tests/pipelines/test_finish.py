@@ -6,7 +6,7 @@ import threading
 import pandas as pd
 import pytest
 
-from beam_zoo.tables.tables import remove_reports
+from beam_zoo.tables.reports import remove_reports
 from pipelines import finish
 from tests import galaxies
 
