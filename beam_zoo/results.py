@@ -308,8 +308,8 @@ def _sample_tables(opened: "Reopened") -> Iterator[pa.Table]:
     for number in range(union.table_parts):
         rows, tables = [np.zeros(0, np.int64)], [schema.empty_table()]
         for some in opened.table_part(number).galaxies:
-            count = len(some.present)
-            members, passes = zip(*(union.layouts.samples[place] for place in some.present), strict=True)
+            count = len(some.held)
+            members, passes = zip(*(union.ensemble.samples[place] for place in some.held), strict=True)
             values = some.samples.reshape(len(some.ids) * count, len(union.outputs))
             columns = [np.repeat(np.array(some.ids, object), count), members * len(some.ids)]
             columns += [passes * len(some.ids), *np.ascontiguousarray(values.T)]

@@ -1,9 +1,10 @@
 """Peak memory of the commands that go over a whole output, for a small and a four times larger catalogue.
 
-`python -m benchmarks.memory` makes outputs of random samples (2 members x 5 passes x 34 answers, no images), runs `finish`,
-`audit`, `export` and `aggregate` (of the output and a shuffled copy's passes) on each, and prints the largest resident set
-of each process. The limit is flat: no step may keep what grows with the catalogue, but for 8 bytes a galaxy of the audit's
-check of unique ids. `--predict --rows 100000 --times 10` is of prediction itself, without models.
+`python -m benchmarks.memory` makes outputs of random samples (2 members x 5 passes x 34 answers, no images), runs
+`finish`, `audit`, `export` and `aggregate` (of the output and of more passes in another order) on each, and prints
+the largest resident set of a process of each command. It must not grow with the catalogue, except for 8 bytes a
+galaxy with which the audit checks that ids are unique. `--predict --rows 100000 --times 10` measures prediction,
+without models.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def peak(arguments: list[str]) -> float:
         check=True,
     )
     code, size = done.stdout.split()
-    # The audit of made-up rows finds that they are not the catalogue's: what matters here is that it read everything.
+    # The audit finds that the synthetic rows are not the catalogue's; it reads everything nonetheless.
     assert int(code) == 0 or "audit" in arguments[0], (arguments, code)
     return float(size)
 

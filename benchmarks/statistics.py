@@ -2,10 +2,9 @@
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.statistics
 
-Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other ensembles; the
-median of 5 runs side by side, as CPU time of this process. The limit is what cannot be left out: for each
-(answer, sample) two quantiles, each the sum of a table's terms. The mixture's
-own interval (`--interval mixture`) is held against zoobot's medians alone.
+Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other ensembles:
+the median CPU time of 5 runs. `quantiles alone` is the least that the statistics need: two interpolated quantiles
+for each (answer, sample). The mixture's interval (`--interval mixture`) is compared with zoobot's medians alone.
 """
 
 import argparse
@@ -30,7 +29,11 @@ ENSEMBLES = [
 
 
 def samples(galaxies: int, answers: int, members: int, passes: int) -> np.ndarray:
-    """Concentrations as Zoobot gives them, around a value of each galaxy's own: (galaxy, answer, member, pass), float32."""
+    """Concentrations as Zoobot gives them, around a value for each galaxy.
+
+    Returns:
+        float32, shape (galaxy, answer, member, pass).
+    """
     random = np.random.default_rng(0)
     around = random.normal(0, 1.8, (galaxies, answers, 1, 1))
     values = 1 + 100 / (1 + np.exp(-around - random.normal(0, 0.4, (galaxies, answers, members, passes))))

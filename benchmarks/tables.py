@@ -1,8 +1,9 @@
 """Tables of a large output, with one process and with several: time and memory.
 
-`python -m benchmarks.tables` stores random samples (2 members x 5 passes x 34 answers, no images), then runs `finish` and
-`audit` with one process and with two, one after the other. Time is that of the whole command, start-up included. Memory is
-the largest sum over the command's processes of their proportional set size, looked at every tenth of a second.
+`python -m benchmarks.tables` stores random samples (2 members x 5 passes x 34 answers, no images), then runs
+`finish` and `audit` with one process and with two, one after the other. Time is that of the whole command,
+start-up included. Memory is the largest sum of the proportional set sizes of the command's processes, read every
+tenth of a second.
 """
 
 import argparse
@@ -21,8 +22,8 @@ from benchmarks.memory import make
 ASKED = 1.7
 
 
-def finish(command: str, output: Path, processes: int) -> tuple[float, float]:
-    """Seconds and MiB of a command with so many processes."""
+def measure(command: str, output: Path, processes: int) -> tuple[float, float]:
+    """Seconds and MiB of a command that may use so many processes."""
     words = [sys.executable, "-m", f"pipelines.{command}", str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(processes)}
     begin = time.monotonic()
@@ -33,7 +34,7 @@ def finish(command: str, output: Path, processes: int) -> tuple[float, float]:
     while process.poll() is None:
         peak = max(peak, _memory(process.pid))
         time.sleep(0.1)
-    # The audit of made-up rows finds that they are not the catalogue's: what matters here is that it read everything.
+    # The audit finds that the synthetic rows are not the catalogue's; it reads everything nonetheless.
     assert process.returncode == 0 or command == "audit", (words, process.returncode)
     return time.monotonic() - begin, peak
 
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
                 for processes in (1, 2):
                     if command == "finish":
                         shutil.rmtree(output / "_tables", ignore_errors=True)
-                    found.append(finish(command, output, processes))
+                    found.append(measure(command, output, processes))
                 (one, small), (two, large) = found
                 ratios.append((one / two, large / small))
                 print(
@@ -87,9 +88,8 @@ def main(argv: list[str] | None = None) -> None:
                     f"{one / two:5.2f}  {large / small:5.2f}",
                     flush=True,
                 )
-            print(
-                f"{command:8} medians: {' '.join(f'{statistics.median(r):.2f}' for r in zip(*ratios, strict=True))}"
-            )
+            medians = [f"{statistics.median(each):.2f}" for each in zip(*ratios, strict=True)]
+            print(f"{command:8} medians: {' '.join(medians)}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def combine_and_write(
     """Combine the samples of each galaxy, and write the tables.
 
     Args:
-        read: its output `galaxies` has (galaxy id, record), its output `FILES` (table part, file that was read).
+        read: its output `galaxies` has (galaxy id, record), its output `FILES` (table part, file read).
         plan: what the tables are of.
         output: the folder that they are written below.
         ensemble: the samples of complete galaxies.

@@ -1,18 +1,19 @@
-"""Several pipelines on the local runner: here, and in other processes at the same time.
+"""Several pipelines on the local runner: in this process, and in others at the same time.
 
-A pipeline of tables holds Python's interpreter lock for most of its time, so that threads gain nothing. Each process takes the
-next pipeline when it has done one.
+A pipeline of tables holds Python's interpreter lock for most of its time, so threads would not make it faster. Each
+process takes the next pipeline when it has finished one.
 """
 
 import contextlib
 import ctypes
-import logging
 import os
+import pickle
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -26,28 +27,27 @@ from beam_zoo.runtime.resources import available_memory, cores
 from beam_zoo.runtime.tuning import keep_freed_memory
 from runners import direct
 
-LOGGER = logging.getLogger("beam_zoo")
 Build = Callable[[beam.Pipeline], object]
-"""Adds the steps to a pipeline; it travels to other processes, so it is a module's function or a partial of one."""
+"""Adds the steps to a pipeline. It is pickled: a function of a module, or a partial of one."""
 MEMORY = 1_200_000_000
-"""Bytes that a process needs: measured for tables of 64 MB of samples at a time, with a margin."""
+"""Bytes that a process needs: measured for pipelines of 64 MB of samples, with a margin."""
 FEW = 2
-"""So few pipelines are done before another process has started."""
+"""At most so many pipelines are finished before another process would have started."""
 _PR_SET_PDEATHSIG = 1
 
 
 def run_all(builds: Sequence[Build], flags: list[str]) -> None:
     """Run pipelines to their end, in any order.
 
-    This process runs some of them. Others run in as many processes more as there are cores and memory for.
+    This process runs some of them, and others run the rest, as many as there are cores and memory for.
 
     Args:
         builds: what adds the steps to each pipeline.
         flags: Beam's options.
 
     Raises:
-        UserError, StorageFull: a step's own, from whatever process.
-        RunFailed: a process was killed.
+        RunFailed: another process was killed, for example for its memory.
+        Exception: what a pipeline raised, in this process or in another.
     """
     others = _count(len(builds)) - 1
     waiting: queue.SimpleQueue[Build] = queue.SimpleQueue()
@@ -64,7 +64,7 @@ def run_all(builds: Sequence[Build], flags: list[str]) -> None:
 
 
 def _count(builds: int) -> int:
-    """How many processes work on so many pipelines, this one among them."""
+    """The number of processes for a number of pipelines, this one included."""
     if builds <= FEW:
         return 1
     by_memory = 1 + available_memory() // MEMORY
@@ -78,10 +78,10 @@ def _until_empty(waiting: "queue.SimpleQueue[Build]") -> Iterator[Build]:
 
 
 class _Helper:
-    """Another process that runs pipelines, and the thread that hands them to it; killed at the end of the context.
+    """Another process that runs pipelines, and a thread that sends them to it. Leaving the context kills it.
 
     Args:
-        waiting: the pipelines that nobody has taken.
+        waiting: the pipelines that no process has taken yet.
         flags: Beam's options.
     """
 
@@ -112,13 +112,14 @@ class _Helper:
         try:
             for build in _until_empty(self._waiting):
                 self._ours.send((build, self._flags))
-                if (error := self._ours.recv()) is not None:
-                    raise error
+                self._error = self._ours.recv()
+                if self._error is not None:
+                    return
         except (EOFError, OSError):
             code = self._process.wait()
             self._error = RunFailed(
-                f"a process that builds tables has ended ({_reason(code)}): is there enough memory for several? "
-                "OMP_NUM_THREADS=1 uses one; the same command goes on from what is stored"
+                f"another process of this command has ended ({_reason(code)}): is there enough memory for "
+                "several? OMP_NUM_THREADS=1 uses one; the same command goes on from what is stored"
             )
         except BaseException as error:
             self._error = error
@@ -139,9 +140,9 @@ def _reason(code: int) -> str:
 
 
 def main() -> None:
-    """Run pipelines as they come, until there are no more."""
+    """Run the pipelines that the command sends, until it sends no more."""
     handle, parent = map(int, sys.argv[1:])
-    # Nobody is left to hear of it where the command was killed.
+    # A command that is killed cannot end its processes; the kernel does.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
@@ -158,8 +159,13 @@ def _result(build: Build, flags: list[str]) -> BaseException | None:
     try:
         direct.run(build, flags)
     except Exception as error:
-        LOGGER.debug("a pipeline failed", exc_info=True)
-        return known_error(error) or RuntimeError(f"{type(error).__name__}: {error}")
+        if (known := known_error(error)) is not None:
+            return known
+        error.add_note("In another process:\n" + traceback.format_exc())
+        try:
+            return pickle.loads(pickle.dumps(error))
+        except Exception:  # not every exception can be pickled
+            return RuntimeError(traceback.format_exc())
     return None
 
 

@@ -59,7 +59,8 @@ class SampleBatcher:
             records: all of its records, in the order of `CombineSamples`.
 
         Raises:
-            UserError: one run has two different records of its samples, or it is incomplete and that is refused.
+            UserError: one run has two different records of its samples, or it lacks samples and that is
+                refused.
         """
         length, kind, source, row = combine.header(records)
         sources: tuple[int, ...] = (source,)

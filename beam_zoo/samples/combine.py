@@ -88,8 +88,8 @@ def decode_samples(galaxies: Sequence[bytes], values: Sequence[int]) -> tuple[np
 class CombineSamples(beam.CombineFn):
     """Collects the records of a galaxy, each once.
 
-    It is associative and commutative: accumulators are concatenated in any order, and only the output is sorted
-    (samples before failures, then by source; of failures the last attempt first).
+    It is associative and commutative: accumulators are concatenated in any order, and only the output is
+    sorted (samples before failures, then by source; of failures the last attempt first).
     """
 
     def create_accumulator(self) -> bytes:

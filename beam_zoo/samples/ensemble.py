@@ -1,4 +1,4 @@
-"""The ensemble: which samples, each of a (member, pass), a complete galaxy has, and which of them each run holds.
+"""The ensemble: which samples, one for each (member, pass), a complete galaxy has, and which each run holds.
 
 A run holds all samples of its own ensemble. An aggregate of several runs has the union of their samples.
 """
@@ -19,7 +19,7 @@ class Ensemble:
         by_source: for each run, the indices in `samples` of the samples that it holds, in its own order.
         outputs: number of answers, classes or values of a sample.
         source_names: for each run, its name in error messages.
-        incomplete: what becomes of a galaxy that lacks samples and failed in no run: `refuse`, `drop` or `keep`.
+        incomplete: what becomes of a galaxy that lacks samples and failed in no run: `refuse`, `drop`, `keep`.
     """
 
     samples: tuple[tuple[str, int], ...]
@@ -41,7 +41,7 @@ class Ensemble:
         return tuple(sorted({index for source in sources for index in self.by_source[source]}))
 
     def missing(self, sources: tuple[int, ...]) -> str:
-        """The samples that these runs do not hold, for example `b passes 0-4, c pass 7`; empty if they hold all."""
+        """The samples that these runs do not hold, for example `b passes 0-4, c pass 7`; may be empty."""
         held = set(self.held(sources))
         by_member: dict[str, list[int]] = {}
         for index, (member, number) in enumerate(self.samples):

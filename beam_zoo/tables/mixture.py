@@ -1,14 +1,14 @@
 """The interval of a mixture of Beta distributions: the quantiles of its mean distribution function.
 
-The distribution function of a component, Beta(a, b), is Phi(z). Its z is near r, the signed root of the deviance at
-the point q: r^2 = 2 [a log(m / q) + b log((1 - m) / (1 - q))] with m = a / (a + b); see Barndorff-Nielsen and Cox,
-Inference and Asymptotics, 6.6. The difference z - r is smooth: a polynomial in r / sqrt(r^2 + 9), whose
-coefficients are smooth in (log a, log b) and are interpolated in a table (`beam_zoo/tables/quantiles.py`). So no
-step of the search evaluates an incomplete beta function.
+The distribution function of a component, Beta(a, b), is Phi(z). Its z is near r, the signed root of the
+deviance at the point q: r^2 = 2 [a log(m / q) + b log((1 - m) / (1 - q))] with m = a / (a + b); see
+Barndorff-Nielsen and Cox, Inference and Asymptotics, 6.6. The difference z - r is smooth: a polynomial in
+r / sqrt(r^2 + 9), whose coefficients are smooth in (log a, log b) and are interpolated in a table
+(`beam_zoo/tables/quantiles.py`). So no step of the search evaluates an incomplete beta function.
 
-The search is Newton's method for the normal score of the mean distribution function, which is nearly linear in the
-logit. The first bracket is the range of the components' own quantiles. A step that would leave the bracket is
-replaced by its middle.
+The search is Newton's method for the normal score of the mean distribution function, which is nearly linear
+in the logit. The first bracket is the range of the components' own quantiles. A step that would leave the
+bracket is replaced by its middle.
 """
 
 import math
@@ -24,7 +24,7 @@ ORDER = 8
 _BEND = 9.0
 _STEPS = 60
 _LAST_STEP, _LAST_BRACKET = 1e-5, 1e-9
-"""The search ends with a Newton step, whose error is its square, or with a bracket, that is shorter than these."""
+"""The search ends with a Newton step, whose error is its square, or with a bracket, shorter than these."""
 _LEAST_DENSITY = 0.5
 """The least density, times sqrt(2 pi), at which the table's error moves the quantile little enough."""
 _COLUMNS, _SEARCHED = 4096, 1024
@@ -146,7 +146,10 @@ def _scores(
 def _search(
     components: _Components, logits: np.ndarray, p: float, out: np.ndarray, slope: np.ndarray
 ) -> None:
-    """Where the mean of the components' functions is p: the logit, and sqrt(2 pi) times its derivative; shape (column,)."""
+    """Find the logit where the mean of the components' functions is p, and sqrt(2 pi) times its derivative there.
+
+    Both go into arrays of shape (column,).
+    """
     low, high, x = logits.min(0), logits.max(0), _mean(logits)
     wanted = scipy.special.ndtri(p)
     left, found = np.arange(len(x)), np.zeros(len(x), bool)
@@ -184,7 +187,11 @@ def _mean(rows: np.ndarray) -> np.ndarray:
 
 
 def _corrections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Coefficients of z - r as a polynomial in r / sqrt(r^2 + 9), by least squares: shape (order, *a and b)."""
+    """Coefficients of z - r as a polynomial in r / sqrt(r^2 + 9), by least squares.
+
+    Returns:
+        Shape (order, *shape of a and b).
+    """
     at = 5.4 * np.cos(np.pi * (np.arange(2 * ORDER + 8) + 0.5) / (2 * ORDER + 8))
     r = at[:, None, None]
     total = a + b

@@ -1,9 +1,10 @@
 """Quantiles of many Beta distributions at once, by interpolation.
 
-The logit of a quantile of Beta(a, b) is smooth in (log a, log b). A Chebyshev interpolant with a few terms in each
-reproduces it for all concentrations that Zoobot can give. The coefficients are computed with scipy when a table is
-first needed; evaluating it takes 256 products and sums, in compiled code. Outside of that domain scipy is called.
-Interpolation at Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice, chapters 3-4.
+The logit of a quantile of Beta(a, b) is smooth in (log a, log b). A Chebyshev interpolant with a few terms in
+each reproduces it for all concentrations that Zoobot can give. The coefficients are computed with scipy when a
+table is first needed; evaluating it takes 256 products and sums, in compiled code. Outside of that domain scipy
+is called. Interpolation at Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice,
+chapters 3-4.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ TERMS = 16
 _AT_ONCE = 4096
 """Points that are interpolated together, a multiple of `_LANES`."""
 _LANES = 64
-"""Points that go through the compiled loops together: their polynomials stay in the processor's first-level cache."""
+"""Points that go through the compiled loops together: their polynomials stay in the first-level cache."""
 _ROWS, _TABLES = types.Array(float64, 2, "C"), types.Array(float64, 3, "C", readonly=True)
 
 
@@ -38,7 +39,7 @@ class InterpolationTable:
         self._coefficients = to_coefficients @ functions @ to_coefficients.T
 
     def values(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The functions' values, undefined outside of the domain; a value does not depend on the other points.
+        """The functions' values, undefined outside of the domain; no value depends on the other points.
 
         Args:
             a, b: parameters, float64, shape (n,).
@@ -62,7 +63,10 @@ class InterpolationTable:
 
 @compiled(types.void, _TABLES, _ROWS, _ROWS, fastmath={"contract"})
 def _interpolate(coefficients: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:
-    """Sums of coefficients[:, j, i] T_i(t[0]) T_j(t[1]), into `out`, shape (function, n); n a multiple of `_LANES`."""
+    """Sums of coefficients[:, j, i] T_i(t[0]) T_j(t[1]), into `out`, shape (function, n).
+
+    n is a multiple of `_LANES`.
+    """
     in_a, in_b = np.empty((TERMS, _LANES)), np.empty((TERMS, _LANES))
     total = np.empty(_LANES)
     for start in range(0, t.shape[1], _LANES):
@@ -79,7 +83,7 @@ def _interpolate(coefficients: np.ndarray, t: np.ndarray, out: np.ndarray) -> No
             for j in range(TERMS):
                 for k in range(_LANES):
                     row = 0.0
-                    # The compiler unrolls this loop, and vectorises the one around it with the coefficients in registers.
+                    # The compiler unrolls this loop and vectorises that over k; coefficients stay in registers.
                     for i in range(TERMS):
                         row += coefficients[function, j, i] * in_a[i, k]
                     total[k] += row * in_b[j, k]

@@ -28,7 +28,8 @@ def read_report(output: str, part: int) -> dict[str, Any]:
 def current_report(plan: Plan, output: str, part: int, refs: list[PartRef]) -> dict[str, Any] | None:
     """The report of a table part, or None if the part is to be built.
 
-    A part is current if it was built with these carried columns from just these stored parts, and its files are there.
+    It is current if the part was built with these carried columns from just these stored parts, and its files
+    are there.
 
     Args:
         plan: the plan of the run.

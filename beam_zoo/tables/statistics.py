@@ -1,8 +1,8 @@
 """Vote fractions, their 90% intervals and the proportion asked, from an ensemble's samples.
 
 The numbers are those of `zoobot.shared.stats`, computed for many galaxies at once in float64. A sample of a
-tree gives one Dirichlet distribution per question; an answer's own distribution is then Beta(a, b), with a the
-answer's concentration and b the sum of the question's others (the aggregation property of the Dirichlet).
+tree gives one Dirichlet distribution per question. An answer's own distribution is then Beta(a, b): a is the
+answer's concentration, b the sum of the question's others (the aggregation property of the Dirichlet).
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 INTERVAL = (0.05, 0.95)
 GALAXIES_AT_ONCE = 512
-"""All steps are done for so many galaxies before the next ones: their samples stay in the processor's cache."""
+"""All steps are done for so many galaxies before the next ones: their samples stay in the cache."""
 ASKED_AT_LEAST = 0.5
 """The friendly table masks answers to questions that fewer than half of the volunteers would be asked."""
 
@@ -34,7 +34,8 @@ class TreeStatistics:
 
     Attributes:
         fraction: expected vote fraction, the mean over the samples.
-        lower, upper: bounds of the 90% interval: the medians over the samples of the Beta quantiles, or the mixture's own.
+        lower, upper: bounds of the 90% interval: the medians over the samples of the Beta quantiles, or the quantiles
+            of the mixture.
         asked: proportion of volunteers asked the answer's question.
     """
 
@@ -54,8 +55,8 @@ class DecisionTree:
 
     Args:
         schema: a Schema of zoobot.
-        interval: how the 90% interval is computed: `median`, the medians of the samples' bounds, as zoobot does, or
-            `mixture`, the interval of the mean of the samples' distributions.
+        interval: how the 90% interval is computed: `median`, the medians of the samples' bounds, as zoobot
+            does, or `mixture`, the interval of the mean of the samples' distributions.
     """
 
     def __init__(self, schema: "Schema", interval: str = MEDIAN) -> None:
@@ -82,14 +83,14 @@ class DecisionTree:
             some = slice(start, start + GALAXIES_AT_ONCE)
             fraction, lower, upper = self._fractions(concentrations[some])
             tables.fraction[some], tables.lower[some], tables.upper[some] = fraction, lower, upper
-            # `masked_fraction` compares the float32 numbers that are stored: both tables agree on what is masked.
+            # `masked_fraction` compares the float32 numbers that are stored: both tables agree on the mask.
             tables.asked[some] = self._asked(fraction)
         return tables
 
     def _fractions(self, concentrations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fractions and the bounds of their intervals, float64 of shape (galaxy, answer)."""
-        # Galaxies are the last axis, so that each operation runs over contiguous numbers. There are always as many: numpy
-        # adds few numbers in another order, and a galaxy's numbers must not depend on its batch.
+        # Galaxies are the last axis, so that each operation runs over contiguous numbers. There are always as
+        # many: numpy adds few numbers in another order, and a galaxy's numbers must not depend on its batch.
         galaxies, samples, answers = concentrations.shape
         a = np.ones((answers, samples, GALAXIES_AT_ONCE))
         a[..., :galaxies] = concentrations.transpose(2, 1, 0)
@@ -100,7 +101,7 @@ class DecisionTree:
             np.divide(a[question], total, out=fraction[question])
         if self._mixture is None:
             logits = _quantiles().logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
-            # The logit is monotonic, so the middle ones are found among logits; the mean of two is that of quantiles.
+            # The logit is monotonic, so the middle ones are found among logits. Of two the quantiles are averaged.
             lower, upper = scipy.special.expit(median(logits)).mean(0)
         else:
             by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))

@@ -16,14 +16,14 @@ from beam_zoo.tables.columns import TableColumns, TablePlan
 from beam_zoo.tables.write import TableRows, write_table_part
 
 GALAXIES_AT_ONCE = 1024
-"""The statistics of so many are computed together: enough for vectorised arithmetic, and they fit the cache."""
+"""Their statistics are computed together: enough for vectorised arithmetic, few enough for the cache."""
 GALAXIES_AN_ELEMENT = 65_536
 
 
 class ComputeStatistics(beam.DoFn):
     """(galaxy id, combined records) of many galaxies become a few elements (table part, pickled `TableRows`).
 
-    They are pickled here, once: Beam would pickle each element five times, to estimate its size and to send it.
+    They are pickled here, once: Beam would pickle each of them five times, to estimate sizes and to send it.
 
     Args:
         plan: what the tables are of.
@@ -86,7 +86,7 @@ class ComputeStatistics(beam.DoFn):
 
 
 class WriteTablePart(beam.DoFn):
-    """All rows of a table part become a file of each table; the stored parts that they are from go into its report.
+    """All rows of a table part become a file of each table, and a report that names the stored parts read.
 
     Args:
         plan: what the tables are of.

@@ -13,6 +13,7 @@ import pytest
 
 from beam_zoo.errors import RunFailed, StorageFull, UserError
 from runners import processes
+from tests.waiting import wait_for
 
 
 class Note(beam.DoFn):
@@ -21,6 +22,13 @@ class Note(beam.DoFn):
     def process(self, path: str):
         Path(path).write_text(str(os.getpid()))
         time.sleep(0.3)  # long enough for other processes to have their share
+
+
+class NotPickled(Exception):
+    """It is made from a number, and pickled as its text."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{number:d} things")
 
 
 class Fail(beam.DoFn):
@@ -36,6 +44,8 @@ class Fail(beam.DoFn):
             os.kill(os.getpid(), signal.SIGKILL)
         elif self._what == "broken":
             raise ZeroDivisionError("a fault of ours")
+        elif self._what == "not pickled":
+            raise NotPickled(3)
         else:
             raise {"user": UserError, "full": StorageFull}[self._what](f"what is wrong with {path}")
 
@@ -96,7 +106,8 @@ def test_how_many_processes(monkeypatch, builds, cores, memory, expected):
         ("user", UserError, "what is wrong with x"),
         ("full", StorageFull, "what is wrong with x"),
         ("killed", RunFailed, "has ended (SIGKILL): is there enough memory"),
-        ("broken", RuntimeError, "ZeroDivisionError: a fault of ours"),
+        ("broken", ZeroDivisionError, "a fault of ours"),
+        ("not pickled", RuntimeError, "NotPickled: 3 things"),
     ],
 )
 def test_an_error_in_another_process(two, what, kind, text):
@@ -104,40 +115,49 @@ def test_an_error_in_another_process(two, what, kind, text):
     with pytest.raises(kind) as caught:
         processes.run_all(builds, [])
     assert type(caught.value) is kind and text in str(caught.value)
+    if what == "broken":
+        assert "in process" in "".join(caught.value.__notes__)  # where it was raised
     assert not children()
 
 
 PROGRAM = """
 import functools, sys
+from pipelines import command
 from runners import processes
 from tests.runners.test_processes import note
 processes.cores = lambda: 2
 processes.available_memory = lambda: 10 << 30
 paths = [f"{sys.argv[1]}/{number}" for number in range(200)]
-processes.run_all([functools.partial(note, path=path) for path in paths], [])
+builds = [functools.partial(note, path=path) for path in paths]
+sys.exit(command.guarded(lambda: processes.run_all(builds, []) or 0))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_other_processes_end_with_the_command(tmp_path, how):
+    """Signals go to the process group of the command, as a terminal sends them: no process prints a stack trace."""
     command = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], stderr=subprocess.PIPE, text=True, process_group=0
     )
-    pids: set[int] = set()
-    deadline = time.monotonic() + 60
-    while len(pids) < 2:
-        assert time.monotonic() < deadline and command.poll() is None
-        pids = {int(text) for path in tmp_path.iterdir() if (text := path.read_text())}
-        time.sleep(0.05)
-    command.send_signal(how)
-    command.wait(30)
-    (other,) = pids - {command.pid}
-    while (
-        Path(f"/proc/{other}").exists()
-        and "Z" not in Path(f"/proc/{other}/stat").read_text().split(")")[1][:3]
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    count = len(list(tmp_path.iterdir()))
-    assert count < 200
+
+    def pids() -> set[int]:
+        return {int(text) for path in tmp_path.iterdir() if (text := path.read_text())}
+
+    wait_for(lambda: len(pids()) == 2 or command.poll() is not None, 60)
+    (other,) = pids() - {command.pid}
+    os.killpg(command.pid, how)
+    _, told = command.communicate(timeout=30)
+    wait_for(lambda: not running(other), 30)
+    assert len(list(tmp_path.iterdir())) < 200
+    assert [line.split(":")[0] for line in told.splitlines()] == (
+        [] if how == signal.SIGKILL else ["stopped"]
+    )
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
