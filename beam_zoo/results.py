@@ -37,7 +37,7 @@ from beam_zoo.storage.layout import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from beam_zoo.union.reopen import Reopened
+    from beam_zoo.union.output_samples import OutputSamples
 
 COMMANDS = ("predict", "represent", "aggregate")
 
@@ -294,13 +294,13 @@ def _in_order(tables: list[pa.Table], plan: Plan, output: str, snippet: int) -> 
 
 def _samples_of_sources(output: str) -> pa.Table:
     """The samples that the tables of an aggregate were made of, each once."""
-    from beam_zoo.union.reopen import reopen
+    from beam_zoo.union.output_samples import open_samples
 
     with tempfile.TemporaryDirectory(prefix="beam_zoo-") as work:
-        return pa.concat_tables([*_sample_tables(reopen(output, work))])
+        return pa.concat_tables([*_sample_tables(open_samples(output, work))])
 
 
-def _sample_tables(opened: "Reopened") -> Iterator[pa.Table]:
+def _sample_tables(opened: "OutputSamples") -> Iterator[pa.Table]:
     """One table per table part; a galaxy that lacks samples has rows for those that it has."""
     union = opened.union
     numbers = [pa.field(name, pa.float32()) for name in union.outputs]

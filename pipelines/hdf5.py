@@ -17,7 +17,7 @@ import numpy as np
 from beam_zoo.errors import UserError, near_path, one_line
 from beam_zoo.storage.files import is_folder, storage
 from beam_zoo.storage.local import sync_file, sync_folder
-from beam_zoo.union.reopen import Reopened, reopen
+from beam_zoo.union.output_samples import OutputSamples, open_samples
 from pipelines.merge import complete_parts
 
 GALAXIES_A_CHUNK = 256
@@ -52,7 +52,7 @@ def write(output: str, path: str, *, overwrite: bool) -> int:
     try:
         with storage(path):
             os.mkdir(work)
-        opened = reopen(output, work)
+        opened = open_samples(output, work)
         union = opened.union
         for source in union.sources:
             complete_parts(source.plan, source.output)
@@ -75,7 +75,7 @@ def write(output: str, path: str, *, overwrite: bool) -> int:
     return count
 
 
-def _write(opened: Reopened, temporary: str, path: str) -> int:
+def _write(opened: OutputSamples, temporary: str, path: str) -> int:
     """The datasets; returns the number of galaxies."""
     union = opened.union
     answers, members, passes = len(union.outputs), len(union.members), len(union.passes[0])
@@ -90,7 +90,7 @@ def _write(opened: Reopened, temporary: str, path: str) -> int:
             return _datasets(opened, spared, (answers, members, passes))
 
 
-def _datasets(opened: Reopened, spared: "_Spared", shape: tuple[int, int, int]) -> int:
+def _datasets(opened: OutputSamples, spared: "_Spared", shape: tuple[int, int, int]) -> int:
     """The datasets, of galaxies of a shape (answer, model, pass); returns the number of galaxies."""
     union, text = opened.union, h5py.string_dtype("utf-8")
     answers, members, passes = shape
@@ -227,7 +227,7 @@ def _held_back() -> Iterator[None]:
             signal.raise_signal(got)
 
 
-def _predicted(opened: Reopened, part: int) -> tuple[list[str], np.ndarray]:
+def _predicted(opened: OutputSamples, part: int) -> tuple[list[str], np.ndarray]:
     """Ids and samples (galaxy, sample, answer) of a table part's predicted galaxies, in order."""
     union, read = opened.union, opened.table_part(part)
     complete = len(union.ensemble.samples)

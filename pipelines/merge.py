@@ -28,9 +28,9 @@ from beam_zoo.storage.layout import AGGREGATE_WORK as WORK
 from beam_zoo.storage.layout import FAILURES, TABLES, part_number
 from beam_zoo.storage.local import sync_folder
 from beam_zoo.tables.reports import read_report
-from beam_zoo.union.agreement import Runs, fields_of, find_incomplete, id_of, members_of, open_runs
-from beam_zoo.union.pieces import Piece, ReadPieces, move_samples, pieces_of, unique_files
-from beam_zoo.union.sources import Union, facts_of, unite
+from beam_zoo.union.reading import ReadSamples, ReadTask, read_tasks, reorder_samples, unique_files
+from beam_zoo.union.runs import Runs, all_members, carried_fields, find_incomplete, id_of_row, open_runs
+from beam_zoo.union.union import Union, manifest_entry, unite
 from pipelines import manifest as manifests
 from pipelines.build import table_parts_at_once
 from pipelines.tables import combine_and_write
@@ -60,8 +60,8 @@ def execute(values: dict[str, Any], flags: list[str]) -> int:
     runs = open_runs(values["samples"])
     if len(runs) > MOST_RUNS:
         raise UserError(f"{len(runs)} runs are too many for one aggregate: {MOST_RUNS} at most")
-    members, passes = members_of(runs)
-    fields = fields_of(runs, values["carry"])
+    members, passes = all_members(runs)
+    fields = carried_fields(runs, values["carry"])
     stored = [complete_parts(plan, folder) for plan, folder in runs]
     _check_output(output, runs, overwrite=values["overwrite"])
     for plan, folder in runs:
@@ -101,7 +101,7 @@ def _refuse_incomplete(union: Union, stored: list[parts.Stored], work: str) -> N
     if first is not None:
         raise UserError(
             f"{count:,} of {union.rows:,} galaxies are not in all runs that have a member or pass (first "
-            f"{id_of(union, first)!r}): give --incomplete drop to list them in {FAILURES}/, or --incomplete keep "
+            f"{id_of_row(union, first)!r}): give --incomplete drop to list them in {FAILURES}/, or --incomplete keep "
             "to take them with the samples that they have"
         )
 
@@ -120,7 +120,7 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
     """
     if beam_options.runner_name(flags) != beam_options.DIRECT:
         pieces = [
-            Piece(number, ref, 0, union.rows)
+            ReadTask(number, ref, 0, union.rows)
             for number, of_run in enumerate(stored)
             for refs in of_run.values()
             for ref in refs
@@ -131,21 +131,21 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
     read = []
     for number, source in enumerate(union.sources):
         if source.moved is not None:
-            read += move_samples(union, number, stored[number])
+            read += reorder_samples(union, number, stored[number])
     largest = max(source.plan.snippet_size for source in union.sources)
     at_once = table_parts_at_once(union.part_rows, len(union.ensemble.samples) * len(union.outputs))
     rows = union.part_rows * max(at_once, -(-largest // union.part_rows))
     builds = []
     for first in range(0, union.rows, rows):
-        some = pieces_of(union, stored, range(first, min(union.rows, first + rows)))
+        some = read_tasks(union, stored, range(first, min(union.rows, first + rows)))
         builds.append(functools.partial(tables, pieces=some, union=union, output=output))
     processes.run_all(builds, flags)
     return read
 
 
-def tables(p: beam.Pipeline, pieces: list[Piece], union: Union, output: str) -> "beam.PCollection[dict]":
+def tables(p: beam.Pipeline, pieces: list[ReadTask], union: Union, output: str) -> "beam.PCollection[dict]":
     """The dataflow: from pieces of the runs to tables."""
-    reader = beam.ParDo(ReadPieces(union)).with_output_types(tuple[bytes, bytes])
+    reader = beam.ParDo(ReadSamples(union)).with_output_types(tuple[bytes, bytes])
     read = (
         p
         | "pieces" >> beam.Create(pieces, reshuffle=False)
@@ -328,7 +328,7 @@ def _manifest(
             {
                 "path": source.output,
                 "fingerprint": plan.fingerprint,
-                **facts_of(plan),
+                **manifest_entry(plan),
                 "parts": own,
             }
         )

@@ -26,9 +26,9 @@ from beam_zoo.auditing.run import RunAudit
 from beam_zoo.auditing.table_files import TableFiles
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
-from beam_zoo.union.agreement import open_runs
-from beam_zoo.union.reopen import Reopened, reopen
-from beam_zoo.union.sources import facts_of
+from beam_zoo.union.output_samples import OutputSamples, open_samples
+from beam_zoo.union.runs import open_runs
+from beam_zoo.union.union import manifest_entry
 
 OF_MANIFEST: Types = {
     "sources": list,
@@ -71,7 +71,7 @@ def open_aggregate(
     opened = None
     if whole and sources and None not in sources:
         with findings.unreadable(MANIFEST, "its sources cannot be read together"):
-            opened = reopen(output, work)
+            opened = open_samples(output, work)
     audit = AggregateAudit(output, tuple(sources), opened)
     return audit, [*elements, *audit.open(manifest, findings)]
 
@@ -102,7 +102,7 @@ def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings) ->
     """The elements of a source: all of it but its tables, which the aggregate was not made of."""
     assert source.source is not None
     who = f"source {source.source + 1}: "
-    compare_entries(entry, facts_of(source.plan), "its plan says", findings, before=who)
+    compare_entries(entry, manifest_entry(source.plan), "its plan says", findings, before=who)
     elements = source.elements(entry, ("parts",), findings)
     new = sorted(file for element in elements for file in element.files - element.listed.keys())
     if new:
@@ -123,7 +123,7 @@ class AggregateAudit:
 
     output: str
     sources: tuple[RunAudit | None, ...]
-    opened: Reopened | None
+    opened: OutputSamples | None
 
     def open(self, manifest: dict[str, Any], findings: Findings) -> list[Element]:
         """Check the manifest, and find the elements but for those of the sources."""
@@ -159,7 +159,7 @@ class AggregateAudit:
         return {**counts, "table files": files}
 
     def _read(
-        self, opened: Reopened, element: Element, findings: Findings, counts: NumbersByName
+        self, opened: OutputSamples, element: Element, findings: Findings, counts: NumbersByName
     ) -> ExpectedTablePart | None:
         """Read a table part's samples from the sources, whose parts are checked by elements of their own."""
         union = opened.union

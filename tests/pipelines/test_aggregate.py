@@ -10,8 +10,8 @@ import pytest
 from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
 from beam_zoo.tables.columns import TableColumns
-from beam_zoo.union.pieces import unique_files
-from beam_zoo.union.reopen import reopen
+from beam_zoo.union.output_samples import open_samples
+from beam_zoo.union.reading import unique_files
 from pipelines import merge
 from tests import checkpoints, galaxies
 from tests.pipelines.unions import OPTIONS, aggregate, assert_refused, assert_same
@@ -70,7 +70,7 @@ def reordered(runs, sky, trees):
 
 def test_two_halves_of_a_catalogue(runs, sky, trees, whole, tmp_path, monkeypatch):
     """Read directly; the galaxy of both halves counts once."""
-    monkeypatch.setattr(merge, "move_samples", lambda *_: pytest.fail("moved"))
+    monkeypatch.setattr(merge, "reorder_samples", lambda *_: pytest.fail("moved"))
     first = runs(sky["first"], trees, *OPTIONS, "--carry", "ra", "dec")
     second = runs(sky["second"], trees, "--passes", 3, "--snippet_size", 4, "--carry", "ra", "dec")
     result = aggregate(tmp_path / "out", first, second)
@@ -199,7 +199,7 @@ def test_a_failure_explains_what_is_missing(runs, few, broken, trees, tmp_path, 
 
 def test_one_graph_as_clusters_run_it(whole, run_a, run_b, cluster, tmp_path, monkeypatch):
     """All parts at once, in any order: nothing is moved."""
-    monkeypatch.setattr(merge, "move_samples", lambda *_: pytest.fail("moved"))
+    monkeypatch.setattr(merge, "reorder_samples", lambda *_: pytest.fail("moved"))
     assert_same(aggregate(tmp_path / "out", run_a, run_b), whole)
 
 
@@ -226,7 +226,7 @@ def test_what_an_audit_reads(run_a, run_b, sky, tmp_path):
     """Table part by table part, the reopened sources give what the tables hold, and the parts that the manifest names."""
     result = aggregate(tmp_path / "out", run_a, run_b)
     (tmp_path / "work").mkdir()
-    opened = reopen(str(result.output), str(tmp_path / "work"))
+    opened = open_samples(str(result.output), str(tmp_path / "work"))
     union = opened.union
     friendly = result.table("friendly")
     files = list(opened.moved)

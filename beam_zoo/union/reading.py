@@ -17,14 +17,14 @@ from beam_zoo.samples.batches import SampleBatch, SampleBatcher
 from beam_zoo.samples.combine import CombineSamples
 from beam_zoo.samples.read import FILES, part_records
 from beam_zoo.samples.records import PartRef
-from beam_zoo.union.buckets import Buckets, read_bucket
-from beam_zoo.union.sources import Union
+from beam_zoo.union.union import Union
+from beam_zoo.union.working_files import PartitionWriter, read_partition
 
 Records = Iterator[tuple[bytes, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
+class ReadTask:
     """What is read at once: a stored part, or the moved samples of a table part.
 
     Attributes:
@@ -39,28 +39,28 @@ class Piece:
     stop: int
 
 
-def pieces_of(union: Union, stored: list[parts.Stored], rows: range) -> list[Piece]:
+def read_tasks(union: Union, stored: list[parts.Stored], rows: range) -> list[ReadTask]:
     """All that holds samples or failures of these rows, which are those of whole table parts.
 
     Args:
-        union: the union; `move_samples` has been through its runs that are in another order.
+        union: the union; `reorder_samples` has been through its runs that are in another order.
         stored: the parts of each run.
         rows: rows of the union.
     """
-    pieces: list[Piece] = []
+    pieces: list[ReadTask] = []
     for number, source in enumerate(union.sources):
         if source.moved is not None:
             for start in range(rows.start, rows.stop, union.part_rows):
-                pieces.append(Piece(number, None, start, min(rows.stop, start + union.part_rows)))
+                pieces.append(ReadTask(number, None, start, min(rows.stop, start + union.part_rows)))
             continue
         own = source.places.rows_within(rows.start, rows.stop, source.plan.rows)
         size = source.plan.snippet_size
         for snippet in range(own.start // size, -(-own.stop // size)) if own else ():
-            pieces += [Piece(number, ref, rows.start, rows.stop) for ref in stored[number][snippet]]
+            pieces += [ReadTask(number, ref, rows.start, rows.stop) for ref in stored[number][snippet]]
     return pieces
 
 
-def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, Any]]], Records]:
+def read_task(union: Union, piece: ReadTask) -> tuple[list[tuple[int, dict[str, Any]]], Records]:
     """Read a piece.
 
     Returns:
@@ -92,13 +92,13 @@ def read_piece(union: Union, piece: Piece) -> tuple[list[tuple[int, dict[str, An
 
 
 def _moved_records(folder: str, number: int) -> Records:
-    table = read_bucket(folder, number)
+    table = read_partition(folder, number)
     if table is not None:
         for batch in table.to_batches():
             yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 
 
-def move_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[str, Any]]:
+def reorder_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[str, Any]]:
     """Put a run's samples and failures into the order of the union, streaming: a file a table part.
 
     Args:
@@ -111,11 +111,11 @@ def move_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[s
     """
     moved = union.sources[number].moved
     assert moved is not None
-    buckets = Buckets(os.path.join(moved, "samples"))
+    buckets = PartitionWriter(os.path.join(moved, "samples"))
     read = []
     for _, refs in sorted(stored.items()):
         for ref in refs:
-            files, records = read_piece(union, Piece(number, ref, 0, union.rows))
+            files, records = read_task(union, ReadTask(number, ref, 0, union.rows))
             read.append(files[0][1])
             galaxies, values = zip(*records, strict=True)
             rows = np.array([combine.header(record)[3] for record in values], np.int64)
@@ -125,7 +125,7 @@ def move_samples(union: Union, number: int, stored: parts.Stored) -> list[dict[s
     return read
 
 
-class ReadPieces(beam.DoFn):
+class ReadSamples(beam.DoFn):
     """A piece becomes (galaxy id, record) for every galaxy; the files that were read go to the output `FILES`.
 
     Args:
@@ -135,15 +135,15 @@ class ReadPieces(beam.DoFn):
     def __init__(self, union: Union) -> None:
         self._union = union
 
-    def process(self, piece: Piece) -> Iterator[Any]:
-        files, records = read_piece(self._union, piece)
+    def process(self, piece: ReadTask) -> Iterator[Any]:
+        files, records = read_task(self._union, piece)
         for file in files:
             yield beam.pvalue.TaggedOutput(FILES, file)
         yield from records
 
 
 @dataclasses.dataclass(frozen=True)
-class TablePart:
+class TablePartInput:
     """What a table part of the union must be computed from.
 
     Attributes:
@@ -159,11 +159,11 @@ class TablePart:
     files: list[dict[str, Any]]
 
 
-def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart:
+def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePartInput:
     """Read a table part in this process, without a pipeline.
 
     Args:
-        union: the union; `move_samples` has been through its runs that are in another order.
+        union: the union; `reorder_samples` has been through its runs that are in another order.
         stored: the parts of each run.
         part: number of the table part.
 
@@ -173,8 +173,8 @@ def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart
     rows = union.table_rows(part)
     by_galaxy: defaultdict[bytes, list[bytes]] = defaultdict(list)
     read = []
-    for piece in pieces_of(union, stored, rows):
-        files, records = read_piece(union, piece)
+    for piece in read_tasks(union, stored, rows):
+        files, records = read_task(union, piece)
         read += [file for _, file in files]
         for galaxy, record in records:
             by_galaxy[galaxy].append(record)
@@ -184,7 +184,7 @@ def table_part(union: Union, stored: list[parts.Stored], part: int) -> TablePart
     galaxies = batcher.flush()
     if sum(len(some.rows) for some in galaxies) + len(batcher.failures) != len(rows):
         raise UserError(f"table part {part}: the runs hold {len(by_galaxy)} galaxies of {len(rows)}")
-    return TablePart(union.read_table_rows("", part), galaxies, sorted(batcher.failures), read)
+    return TablePartInput(union.read_table_rows("", part), galaxies, sorted(batcher.failures), read)
 
 
 def unique_files(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,12 +17,12 @@ from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.members.member import Member
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples.ensemble import Ensemble
-from beam_zoo.union import positions
-from beam_zoo.union.buckets import Buckets, read_bucket
-from beam_zoo.union.positions import Places
+from beam_zoo.union import join
+from beam_zoo.union.join import RowMapping
+from beam_zoo.union.working_files import PartitionWriter, read_partition
 
 
-def facts_of(plan: Plan) -> dict[str, Any]:
+def manifest_entry(plan: Plan) -> dict[str, Any]:
     """What an aggregate's manifest says of a run beside its parts, and the audit holds against its plan."""
     return {
         "rows": plan.rows,
@@ -52,7 +52,7 @@ class Source:
 
     output: str
     plan: Plan
-    places: Places
+    places: RowMapping
     moved: str | None
 
 
@@ -150,7 +150,7 @@ class Union:
         """A run's rows that stand in a table part: their positions, and ids, locations and carried columns."""
         rows, plan = self.table_rows(part), source.plan
         if source.moved is not None:
-            table = read_bucket(os.path.join(source.moved, "rows"), part)
+            table = read_partition(os.path.join(source.moved, "rows"), part)
             if table is None:
                 return np.zeros(0, np.int64), pa.table({})
             return table.column("position").to_numpy(), table.drop_columns(["position"])
@@ -184,7 +184,7 @@ def unite(
         members, passes, fields, incomplete, interval, part_rows: as in `Union`.
         work: an empty folder for what is found, which is needed as long as the union is read.
     """
-    places, total = positions.unite(runs, work)
+    places, total = join.unite(runs, work)
     sources = []
     for number, ((plan, output), place) in enumerate(zip(runs, places, strict=True)):
         moved = None if place.in_order else os.path.join(work, f"moved-{number}")
@@ -198,7 +198,7 @@ def unite(
 
 def _move_rows(union: Union, source: Source) -> None:
     assert source.moved is not None
-    buckets = Buckets(os.path.join(source.moved, "rows"))
+    buckets = PartitionWriter(os.path.join(source.moved, "rows"))
     for part in range(source.plan.table_parts):
         rows = source.plan.table_rows(part)
         position = source.places.of(rows.start, rows.stop)

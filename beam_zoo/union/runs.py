@@ -17,8 +17,8 @@ from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import absolute, exists, is_folder, is_remote
 from beam_zoo.storage.layout import MANIFEST
-from beam_zoo.union.positions import reserved
-from beam_zoo.union.sources import Source, Union
+from beam_zoo.union.join import allocate_array
+from beam_zoo.union.union import Source, Union
 
 Runs = list[tuple[Plan, str]]
 
@@ -56,7 +56,7 @@ def _is_aggregate(folder: str) -> bool:
     return exists(os.path.join(folder, MANIFEST)) and not is_folder(os.path.join(folder, layout.PLAN))
 
 
-def members_of(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], ...]]:
+def all_members(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], ...]]:
     """The members of all runs in the order of first appearance, and the passes of each.
 
     Raises:
@@ -77,7 +77,7 @@ def members_of(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], .
     return tuple(member for member, _ in found.values()), tuple(tuple(sorted(passes[n])) for n in found)
 
 
-def fields_of(runs: Runs, carry: Sequence[str] | None) -> pa.Schema:
+def carried_fields(runs: Runs, carry: Sequence[str] | None) -> pa.Schema:
     """The carried columns: those of `carry`, or with None all that any run carries.
 
     Raises:
@@ -122,7 +122,7 @@ def find_incomplete(union: Union, stored: list[parts.Stored], work: str) -> tupl
     if len({source.plan.catalogue["sha256"] for source in union.sources}) == 1:
         return 0, None
     path = os.path.join(work, "runs.npy")
-    runs = reserved(path, np.uint64, union.rows)
+    runs = allocate_array(path, np.uint64, union.rows)
     for number, source in enumerate(union.sources):
         for rows in _stretches(source.plan.rows):
             runs[source.places.of(rows.start, rows.stop)] |= np.uint64(1 << number)
@@ -164,7 +164,7 @@ def _stretches(rows: int, size: int = 1 << 20) -> list[range]:
     return [range(start, min(rows, start + size)) for start in range(0, rows, size)]
 
 
-def id_of(union: Union, row: int) -> str:
+def id_of_row(union: Union, row: int) -> str:
     """The id of a galaxy of the union."""
     part = row // union.part_rows
     return union.read_table_rows("", part).column(ID)[row - part * union.part_rows].as_py()

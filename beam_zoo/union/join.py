@@ -15,7 +15,7 @@ import pyarrow as pa
 from beam_zoo.catalogue.read import ID
 from beam_zoo.plan.plan import Plan
 from beam_zoo.storage.files import storage
-from beam_zoo.union.buckets import Buckets, read_bucket
+from beam_zoo.union.working_files import PartitionWriter, read_partition
 
 IDS_A_BUCKET = 500_000
 ROWS_AT_ONCE = 1 << 20
@@ -23,7 +23,7 @@ _ROW_BITS = 44
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
+class RowMapping:
     """Where the rows of one catalogue stand in the union.
 
     Attributes:
@@ -49,8 +49,8 @@ class Places:
         return range(int(found[0]), int(found[1]))
 
 
-def unite(catalogues: list[tuple[Plan, str]], folder: str) -> tuple[list[Places], int]:
-    """Places of every catalogue's rows, and the number of rows of the union.
+def unite(catalogues: list[tuple[Plan, str]], folder: str) -> tuple[list[RowMapping], int]:
+    """RowMapping of every catalogue's rows, and the number of rows of the union.
 
     Args:
         catalogues: plan and output folder of each; their rows are those of the plan.
@@ -60,7 +60,7 @@ def unite(catalogues: list[tuple[Plan, str]], folder: str) -> tuple[list[Places]
     # Most often one catalogue is predicted several times: the same ids and locations need no join.
     first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
     distinct = sorted(first.values())
-    places = {digests[distinct[0]]: Places(None, True)}
+    places = {digests[distinct[0]]: RowMapping(None, True)}
     total = catalogues[distinct[0]][0].rows
     if len(distinct) > 1:
         chosen = [catalogues[index] for index in distinct]
@@ -68,11 +68,11 @@ def unite(catalogues: list[tuple[Plan, str]], folder: str) -> tuple[list[Places]
         maps = _find_owners(chosen, folder, count)
         for number in range(1, len(chosen)):
             total, in_order = _positions(maps, number, total)
-            places[digests[distinct[number]]] = Places(_path(folder, number), in_order)
+            places[digests[distinct[number]]] = RowMapping(_path(folder, number), in_order)
     return [places[digest] for digest in digests], total
 
 
-def reserved(path: str, dtype: type[np.generic], rows: int) -> np.memmap:
+def allocate_array(path: str, dtype: type[np.generic], rows: int) -> np.memmap:
     """A new .npy file of zeros, mapped into memory, whose space on disk is its own: a write to it cannot fail.
 
     Args:
@@ -105,7 +105,7 @@ def _ids(plan: Plan, output: str) -> Iterator[pa.ChunkedArray]:
 def _deal_ids(catalogues: list[tuple[Plan, str]], folder: str) -> int:
     """All ids into buckets, so that equal ids meet; returns the number of buckets."""
     count = 1 + sum(plan.rows for plan, _ in catalogues) // IDS_A_BUCKET
-    buckets = Buckets(folder)
+    buckets = PartitionWriter(folder)
     for number, (plan, output) in enumerate(catalogues):
         start = 0
         for ids in _ids(plan, output):
@@ -120,12 +120,12 @@ def _deal_ids(catalogues: list[tuple[Plan, str]], folder: str) -> int:
 def _find_owners(catalogues: list[tuple[Plan, str]], folder: str, count: int) -> list[np.memmap]:
     """For every row the first (catalogue, row) that has its id, as one number; the first catalogue needs no map."""
     maps = [np.zeros(0, np.int64)] + [
-        reserved(_path(folder, number), np.int64, catalogues[number][0].rows)
+        allocate_array(_path(folder, number), np.int64, catalogues[number][0].rows)
         for number in range(1, len(catalogues))
     ]
     ids = os.path.join(folder, "ids")
     for bucket in range(count):
-        table = read_bucket(ids, bucket)
+        table = read_partition(ids, bucket)
         if table is None:
             continue
         key = table.column("key").to_numpy()

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 
 from beam_zoo.errors import StorageFull
-from beam_zoo.union import positions
-from beam_zoo.union.buckets import Buckets, read_bucket
+from beam_zoo.union import join
+from beam_zoo.union.working_files import PartitionWriter, read_partition
 
 
 @pytest.mark.parametrize("buffer", [1, 1000, 1 << 30])
 def test_buckets_keep_every_row_and_the_order(tmp_path, buffer):
     random_ = np.random.default_rng(0)
-    buckets, expected = Buckets(str(tmp_path / "b"), buffer), {}
+    buckets, expected = PartitionWriter(str(tmp_path / "b"), buffer), {}
     start = 0
     for size in (0, 1, 50, 7, 200):
         numbers = random_.integers(0, 9, size)
@@ -28,7 +28,7 @@ def test_buckets_keep_every_row_and_the_order(tmp_path, buffer):
             expected.setdefault(int(number), []).append(int(row))
     buckets.close()
     for number in range(10):
-        table = read_bucket(str(tmp_path / "b"), number)
+        table = read_partition(str(tmp_path / "b"), number)
         if number not in expected:
             assert table is None
             continue
@@ -39,8 +39,8 @@ def test_buckets_keep_every_row_and_the_order(tmp_path, buffer):
 @pytest.mark.parametrize("seed", range(12))
 def test_places_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
     """Several catalogues that overlap, in any order, through many small buckets and stretches."""
-    monkeypatch.setattr(positions, "IDS_A_BUCKET", 7)
-    monkeypatch.setattr(positions, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(join, "IDS_A_BUCKET", 7)
+    monkeypatch.setattr(join, "ROWS_AT_ONCE", 5)
     chance = random.Random(seed)
     names = [f"galaxy {n} é" for n in range(40)]
     catalogues = [sorted(chance.sample(names, chance.randint(1, 40))) for _ in range(chance.randint(1, 5))]
@@ -49,7 +49,7 @@ def test_places_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
             chance.shuffle(ids)
     catalogues += chance.choices(catalogues, k=2)  # the same catalogue twice
     monkeypatch.setattr(
-        positions,
+        join,
         "_ids",
         lambda plan, _: (pa.chunked_array([plan.ids[n : n + 3]]) for n in range(0, plan.rows, 3)),
     )
@@ -57,7 +57,7 @@ def test_places_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
         SimpleNamespace(ids=ids, rows=len(ids), catalogue={"sha256": str(catalogues.index(ids))})
         for ids in catalogues
     ]
-    places, total = positions.unite([(plan, "") for plan in plans], str(tmp_path))
+    places, total = join.unite([(plan, "") for plan in plans], str(tmp_path))
     expected: dict[str, int] = {}
     for ids in catalogues:
         for name in ids:
@@ -77,14 +77,14 @@ def test_places_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
 def test_mapped_files_have_their_space(tmp_path, monkeypatch):
     """A hole in a mapped file would be a SIGBUS on a full disk."""
     path = tmp_path / "some.npy"
-    mapped = positions.reserved(str(path), np.int64, 100_000)
+    mapped = join.allocate_array(str(path), np.int64, 100_000)
     assert path.stat().st_blocks * 512 >= path.stat().st_size > 800_000
     assert mapped.shape == (100_000,) and not mapped.any()
-    assert positions.reserved(str(tmp_path / "none.npy"), np.uint64, 0).shape == (0,)
+    assert join.allocate_array(str(tmp_path / "none.npy"), np.uint64, 0).shape == (0,)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StorageFull, match="no space left"):
-        positions.reserved(str(path), np.int64, 100_000)
+        join.allocate_array(str(path), np.int64, 100_000)

@@ -12,7 +12,7 @@ BUFFER = 128 * 2**20
 """Bytes that wait in memory for their files. Every full buffer opens every file once, so it must not be small."""
 
 
-class Buckets:
+class PartitionWriter:
     """Deals rows out to files `000000.arrow`, ... of a folder; all rows of a bucket keep their order.
 
     Nothing here is durable, nor meant to be: it is in a command's own working folder.
@@ -58,20 +58,20 @@ class Buckets:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
-            path = bucket_path(self._folder, number)
+            path = partition_path(self._folder, number)
             with storage(path), open(path, "ab") as file:
                 file.write(sink.getvalue())
         self._waiting, self._bytes = {}, 0
 
 
-def bucket_path(folder: str, number: int) -> str:
+def partition_path(folder: str, number: int) -> str:
     """Where a bucket's rows are."""
     return os.path.join(folder, f"{number:06d}.arrow")
 
 
-def read_bucket(folder: str, number: int) -> pa.Table | None:
+def read_partition(folder: str, number: int) -> pa.Table | None:
     """All rows of a bucket, in the order in which they came, or None if there are none."""
-    path = bucket_path(folder, number)
+    path = partition_path(folder, number)
     if not os.path.exists(path):
         return None
     return pa.concat_tables(_streams(path))

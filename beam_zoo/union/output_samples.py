@@ -13,15 +13,15 @@ from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_folder, read_json
 from beam_zoo.storage.layout import MANIFEST
-from beam_zoo.union.agreement import Runs, fields_of, members_of, open_runs
-from beam_zoo.union.pieces import TablePart, move_samples, table_part
-from beam_zoo.union.sources import Union, unite
+from beam_zoo.union.reading import TablePartInput, reorder_samples, table_part
+from beam_zoo.union.runs import Runs, all_members, carried_fields, open_runs
+from beam_zoo.union.union import Union, unite
 
 _SNIPPET = re.compile(r"^part-(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reopened:
+class OutputSamples:
     """An output whose tables can be computed again, table part by table part.
 
     Attributes:
@@ -34,12 +34,12 @@ class Reopened:
     stored: list[parts.Stored]
     moved: list[dict[str, Any]]
 
-    def table_part(self, number: int) -> TablePart:
+    def table_part(self, number: int) -> TablePartInput:
         """What a table part must be computed from; see `pieces.table_part`."""
         return table_part(self.union, self.stored, number)
 
 
-def reopen(output: str, work: str) -> Reopened:
+def open_samples(output: str, work: str) -> OutputSamples:
     """Find the stored samples of an output of `predict` or `aggregate`.
 
     Args:
@@ -69,21 +69,21 @@ def reopen(output: str, work: str) -> Reopened:
     moved = []
     for number, source in enumerate(union.sources):
         if source.moved is not None:
-            moved += move_samples(union, number, stored[number])
-    return Reopened(union, stored, moved)
+            moved += reorder_samples(union, number, stored[number])
+    return OutputSamples(union, stored, moved)
 
 
-def _of_run(output: str, work: str) -> Reopened:
+def _of_run(output: str, work: str) -> OutputSamples:
     (plan, folder), *_ = runs = open_runs([output])
     union = _unite(runs, plan.carried, REFUSE, plan.interval, len(plan.table_rows(0)), work)
-    return Reopened(union, [parts.stored_parts(plan, folder)], [])
+    return OutputSamples(union, [parts.stored_parts(plan, folder)], [])
 
 
 def _unite(
     runs: Runs, carried: Iterable[str], incomplete: str, interval: str, part_rows: int, work: str
 ) -> Union:
-    fields = fields_of(runs, list(carried))
-    return unite(runs, *members_of(runs), fields, incomplete, interval, part_rows, work)
+    fields = carried_fields(runs, list(carried))
+    return unite(runs, *all_members(runs), fields, incomplete, interval, part_rows, work)
 
 
 def _manifest(output: str) -> dict[str, Any]:
