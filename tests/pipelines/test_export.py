@@ -186,48 +186,96 @@ def test_mistakes(whole, represent, few, trees, tmp_path, monkeypatch):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("writes", [0, 1, 3, 6])
-def test_a_disk_that_fills_up(whole, tmp_path, monkeypatch, writes):
-    pwrite, done = os.pwrite, []
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("parts", [0, 1, 2])
+def test_a_disk_or_quota_that_fills_up(whole, tmp_path, monkeypatch, parts, code):
+    """After so many table parts."""
+    allocate, done = os.posix_fallocate, []
 
     def some(*arguments):
         done.append(arguments)
-        if len(done) > writes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return pwrite(*arguments)
+        if len(done) > parts:
+            raise OSError(code, os.strerror(code))
+        return allocate(*arguments)
 
-    monkeypatch.setattr(os, "pwrite", some)
+    monkeypatch.setattr(os, "posix_fallocate", some)
     code, err = export(whole, tmp_path / "x.hdf5")
     assert code == 4 and "no space left for" in err and len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk(whole, tmp_path):
-    """In a process of its own: HDF5 used to crash when it ended."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(tmp_path)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        assert "CI" not in os.environ, "a full disk is tested on a tmpfs, which root must be allowed to mount"
-        pytest.skip("needs a small filesystem: root must be allowed to mount a tmpfs")
+def test_full_disks(whole, tmp_path):
+    """Of several sizes, in a process of its own: where HDF5 cannot write, it crashes when the process ends."""
+    sizes = [4, 8, 12, 32, 400, 1600]
+    folders = [tmp_path / f"{size}k" for size in sizes]
+    mounted = []
     try:
+        for size, folder in zip(sizes, folders, strict=True):
+            folder.mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]
+            if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+                assert "CI" not in os.environ, (
+                    "full disks are tested on a tmpfs, which root must be allowed to mount"
+                )
+                pytest.skip("needs small filesystems: root must be allowed to mount a tmpfs")
+            mounted.append(folder)
         # With the small table parts that the output was made with.
         program = f"import sys; from beam_zoo.plan import plan; plan.TABLE_ROWS = {plans.TABLE_ROWS}\n"
-        program += "from pipelines import export; sys.exit(export.main())"
-        words = [sys.executable, "-c", program, str(whole), "--hdf5", str(tmp_path / "x.hdf5")]
-        done = subprocess.run(words, capture_output=True, text=True)
-        left = list(tmp_path.iterdir())
+        program += "from pipelines import export\nfor path in sys.argv[2:]:\n"
+        program += "    print(export.main([sys.argv[1], '--hdf5', path]))"
+        files = [str(folder / "x.hdf5") for folder in folders]
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(whole), *files], capture_output=True, text=True
+        )
+        left = [path for folder in folders for path in folder.iterdir()]
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
-    assert done.returncode == 4 and len(done.stderr.splitlines()) == 1, done
-    assert "no space left for" in done.stderr and not left
+        for folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+    assert done.returncode == 0 and done.stdout.split() == ["4"] * len(sizes), done
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(sizes) and all("no space left for" in line for line in lines), lines
+    assert not left
 
 
-def test_interrupted_while_hdf5_writes(whole, tmp_path, monkeypatch):
-    pwrite = os.pwrite
+def test_allocated_space_is_enough(whole, tmp_path, monkeypatch):
+    """HDF5 writes nothing beyond it; and none of it is left in the file."""
+    allocate, sizes, ends = os.posix_fallocate, [], []
+
+    def recorded(handle, start, size):
+        sizes.append(start)
+        ends.append(start + size)
+        allocate(handle, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", recorded)
+    assert export(whole, tmp_path / "x.hdf5")[0] == 0
+    sizes.append((tmp_path / "x.hdf5").stat().st_size)
+    assert len(ends) == len(list((whole / "friendly").iterdir()))
+    assert all(size <= end for size, end in zip(sizes[1:], ends, strict=True))
+    assert sizes[-1] < ends[-1] - hdf5.SPACE_FOR_METADATA // 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_between_table_parts(whole, tmp_path, monkeypatch, number):
+    allocate, done = os.posix_fallocate, []
 
     def interrupted(*arguments):
-        signal.raise_signal(signal.SIGINT)
-        return pwrite(*arguments)
+        done.append(arguments)
+        if len(done) == 2:
+            signal.raise_signal(number)
+        return allocate(*arguments)
 
-    monkeypatch.setattr(os, "pwrite", interrupted)
+    monkeypatch.setattr(os, "posix_fallocate", interrupted)
+    assert export(whole, tmp_path / "x.hdf5")[0] == 128 + number
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_while_the_file_is_open(whole, tmp_path, monkeypatch):
+    resize = h5py.Dataset.resize
+
+    def interrupted(*arguments):
+        resize(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(h5py.Dataset, "resize", interrupted)
     assert export(whole, tmp_path / "x.hdf5")[0] == 130
     assert not list(tmp_path.iterdir())
