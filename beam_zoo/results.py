@@ -307,7 +307,7 @@ def _sample_tables(opened: "OutputSamples") -> Iterator[pa.Table]:
     schema = pa.schema([(ID, pa.string()), ("member", pa.string()), ("pass", pa.int32()), *numbers])
     for number in range(union.table_parts):
         rows, tables = [np.zeros(0, np.int64)], [schema.empty_table()]
-        for some in opened.table_part(number).galaxies:
+        for some in opened.read_table_part(number).galaxies:
             count = len(some.held)
             members, passes = zip(*(union.ensemble.samples[place] for place in some.held), strict=True)
             values = some.samples.reshape(len(some.ids) * count, len(union.outputs))

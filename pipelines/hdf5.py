@@ -15,7 +15,7 @@ from beam_zoo.errors import UserError, near_path, one_line
 from beam_zoo.storage.files import is_folder, storage
 from beam_zoo.storage.local import sync_file, sync_folder
 from beam_zoo.union.output_samples import OutputSamples, open_samples
-from pipelines.merge import complete_parts
+from beam_zoo.union.runs import complete_parts
 
 GALAXIES_PER_CHUNK, IDS_PER_CHUNK = 256, 4096
 SPACE_FOR_METADATA = 1 << 20
@@ -85,9 +85,10 @@ def _write(opened: OutputSamples, path: str) -> int:
             ids, samples = _predicted(opened, part)
             if not ids:
                 continue
-            # HDF5 crashes at the end of the process if the disk is full when it writes. So the space is allocated
-            # first, where an error is an exception like any other. Opened after that, HDF5 cuts off what it did not
-            # use when it closes the file. A file server may report only to fsync that it is full.
+            # HDF5 crashes at the end of the process if the disk is full when it writes. So the space is
+            # allocated first, where an error is an exception like any other. Opened after that, HDF5 cuts off
+            # what it did not use when it closes the file. A file server may report only to fsync that it is
+            # full.
             os.posix_fallocate(raw.fileno(), os.fstat(raw.fileno()).st_size, _space_needed(ids, samples))
             os.fsync(raw.fileno())
             with h5py.File(path, "r+", locking=False) as file:
@@ -127,8 +128,8 @@ def _empty_file(opened: OutputSamples) -> bytes:
 def _space_needed(ids: list[str], samples: np.ndarray) -> int:
     """An upper bound of the bytes by which the file grows, in whole chunks.
 
-    An id takes 16 bytes in its dataset, and its UTF-8 text with a header of 16 bytes in HDF5's heap. An entry in the
-    index of chunks takes up to 112 bytes.
+    An id takes 16 bytes in its dataset, and its UTF-8 text with a header of 16 bytes in HDF5's heap. An entry
+    in the index of chunks takes up to 112 bytes.
     """
     chunks, id_chunks = len(ids) // GALAXIES_PER_CHUNK + 2, len(ids) // IDS_PER_CHUNK + 2
     text = sum(len(name.encode()) + 32 for name in ids)
@@ -147,21 +148,18 @@ def _append(file: h5py.File, ids: list[str], samples: np.ndarray) -> None:
 
 
 def _predicted(opened: OutputSamples, part: int) -> tuple[list[str], np.ndarray]:
-    """Ids and samples of a table part's predicted galaxies, in order; float32, shape (galaxy, sample, answer)."""
-    union, read = opened.union, opened.table_part(part)
-    complete = len(union.ensemble.samples)
-    for some in read.galaxies:
+    """Ids of a table part's predicted galaxies, in order, and samples: float32, (galaxy, sample, answer)."""
+    galaxies, complete = opened.read_table_part(part).galaxies, len(opened.union.ensemble.samples)
+    for some in galaxies:
         if len(some.held) < complete:
             raise UserError(
                 f"galaxy {some.ids[0]!r} lacks samples that others have: the file has no room for that"
             )
-    rows = np.concatenate([np.zeros(0, np.int64), *(some.rows for some in read.galaxies)])
-    order = np.argsort(rows)
-    ids = [name for some in read.galaxies for name in some.ids]
-    samples = [some.samples for some in read.galaxies] or [
-        np.zeros((0, complete, len(union.outputs)), np.float32)
-    ]
-    return [ids[index] for index in order], np.concatenate(samples)[order]
+    if not galaxies:
+        return [], np.zeros((0, complete, len(opened.union.outputs)), np.float32)
+    order = np.argsort(np.concatenate([some.rows for some in galaxies]))
+    ids = [name for some in galaxies for name in some.ids]
+    return [ids[index] for index in order], np.concatenate([some.samples for some in galaxies])[order]
 
 
 @contextlib.contextmanager

@@ -192,10 +192,9 @@ def aggregate(
         "overwrite": overwrite,
     }
     with _as_a_library(beam_options):
-        from pipelines.aggregate import checked
-        from pipelines.merge import execute
+        from pipelines.aggregate import AggregateOptions, execute
 
-        execute(checked(values), [*beam_options])
+        execute(AggregateOptions.of(values), [*beam_options])
     return open_output(output)
 
 

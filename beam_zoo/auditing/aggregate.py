@@ -27,8 +27,7 @@ from beam_zoo.auditing.table_files import TableFiles
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
 from beam_zoo.union.output_samples import OutputSamples, open_samples
-from beam_zoo.union.runs import open_runs
-from beam_zoo.union.union import manifest_entry
+from beam_zoo.union.runs import manifest_entry, open_runs
 
 OF_MANIFEST: Types = {
     "sources": list,
@@ -166,7 +165,7 @@ class AggregateAudit:
         assert element.number is not None
         part = None
         with findings.unreadable(element.name, "cannot be held against its samples"):
-            part = opened.table_part(element.number)
+            part = opened.read_table_part(element.number)
         if part is None:
             return None
         start = union.table_rows(element.number).start

@@ -1,89 +1,116 @@
-"""A finished output as a union of the runs that its samples are stored in: for export, and for the audit."""
+"""The samples of a finished output, as a union of the runs that store them: for `export` and `audit`."""
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterable
+from collections import defaultdict
 from typing import Any
 
+import pyarrow as pa
+
 from beam_zoo.errors import UserError
+from beam_zoo.images.failure import Failure
 from beam_zoo.samples import parts
+from beam_zoo.samples.batches import SampleBatch, SampleBatcher
+from beam_zoo.samples.combine import CombineSamples
 from beam_zoo.samples.ensemble import REFUSE
 from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import is_folder, read_json
-from beam_zoo.storage.layout import MANIFEST
-from beam_zoo.union.reading import TablePartInput, reorder_samples, table_part
-from beam_zoo.union.runs import Runs, all_members, carried_fields, open_runs
+from beam_zoo.storage.layout import MANIFEST, part_number
+from beam_zoo.union.reading import read, read_tasks, reorder_samples
+from beam_zoo.union.runs import open_runs
 from beam_zoo.union.union import Union, unite
 
-_SNIPPET = re.compile(r"^part-(\d+)")
+
+@dataclasses.dataclass(frozen=True)
+class TablePartInput:
+    """What a table part is computed from.
+
+    Attributes:
+        rows: `id_str`, `file_loc` and the carried columns, in the order of the table.
+        galaxies: the predicted galaxies with their samples; `Union.ensemble` says which samples those are.
+        failures: (row, id, failure) of all other galaxies, in order.
+        files: the stored parts that were read.
+    """
+
+    rows: pa.Table
+    galaxies: list[SampleBatch]
+    failures: list[tuple[int, str, Failure]]
+    files: list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputSamples:
-    """An output whose tables can be computed again, table part by table part.
+    """The samples of an output.
 
     Attributes:
-        union: its runs (one for an output of `predict`), with the table parts that the output has.
-        stored: the parts of each run: those that the manifest of an aggregate names, or all of an output of `predict`.
-        moved: the files that were read already, of runs that an aggregate has in another order.
+        union: the runs that store them (one for an output of `predict`), with the table parts of the output.
+        stored: the parts of each run: those that the manifest of an aggregate names, or all of an output of
+            `predict`.
+        files_read: the stored parts of reordered runs, which `open_samples` has read.
     """
 
     union: Union
     stored: list[parts.Stored]
-    moved: list[dict[str, Any]]
+    files_read: list[dict[str, Any]]
 
-    def table_part(self, number: int) -> TablePartInput:
-        """What a table part must be computed from; see `pieces.table_part`."""
-        return table_part(self.union, self.stored, number)
+    def read_table_part(self, number: int) -> TablePartInput:
+        """Read what a table part is computed from, in this process, without a pipeline.
+
+        Raises:
+            UserError: a stored part is missing or damaged, runs contradict each other, or a galaxy is
+                incomplete.
+        """
+        union, files = self.union, []
+        records_of: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for task in read_tasks(union, self.stored, union.table_rows(number)):
+            found, records = read(union, task)
+            files += [file for _, file in found]
+            for galaxy, record in records:
+                records_of[galaxy].append(record)
+        combine_samples, batcher = CombineSamples(), SampleBatcher(union.ensemble)
+        for galaxy, all_records in records_of.items():
+            batcher.add(galaxy, combine_samples.apply(all_records))
+        galaxies, failures = batcher.flush(), sorted(batcher.failures)
+        rows = len(union.table_rows(number))
+        if sum(len(some.rows) for some in galaxies) + len(failures) != rows:
+            raise UserError(f"table part {number}: the runs hold {len(records_of)} galaxies of {rows}")
+        return TablePartInput(union.read_table_rows("", number), galaxies, failures, files)
 
 
 def open_samples(output: str, work: str) -> OutputSamples:
-    """Find the stored samples of an output of `predict` or `aggregate`.
+    """Find the samples of an output of `predict` or `aggregate`.
 
     Args:
-        output: folder of the output; an aggregate's must be complete.
-        work: an empty folder. Runs that an aggregate has in another order are put into its order there, so it needs
-            room for their samples, and is needed as long as the union is read.
+        output: folder of the output; an aggregate must be complete.
+        work: an empty folder. The samples of runs that are in another order than the aggregate are written
+            there in its order, so it needs room for them. It is needed as long as the samples are read.
 
     Raises:
-        UserError: it is no such output, or its runs are not what they were.
+        UserError: the folder is not such an output, or its runs have changed since.
+        StorageFull: the disk or the quota of the working folder is full.
     """
     if is_folder(os.path.join(output, layout.PLAN)):
-        return _of_run(output, work)
+        (run,) = runs = open_runs([output])
+        plan, stored = run.plan, [parts.stored_parts(run.plan, run.output)]
+        carry, part_rows = plan.carried, len(plan.table_rows(0))
+        union = unite(runs, work, carry=carry, incomplete=REFUSE, interval=plan.interval, part_rows=part_rows)
+        return OutputSamples(union, stored, [])
     manifest = _manifest(output)
     runs = open_runs([source["path"] for source in manifest["sources"]])
     for (plan, folder), source in zip(runs, manifest["sources"], strict=True):
         if plan.fingerprint != source["fingerprint"]:
             raise UserError(f"{folder} holds another run than when {output} was made of it")
-    stored = [_named(source["parts"]) for source in manifest["sources"]]
-    union = _unite(
+    stored = [_listed_parts(output, source["parts"]) for source in manifest["sources"]]
+    union = unite(
         runs,
-        manifest["carried"],
-        manifest["incomplete"],
-        manifest["interval"],
-        manifest["rows_per_table_part"],
         work,
+        carry=manifest["carried"],
+        incomplete=manifest["incomplete"],
+        interval=manifest["interval"],
+        part_rows=manifest["rows_per_table_part"],
     )
-    moved = []
-    for number, source in enumerate(union.sources):
-        if source.moved is not None:
-            moved += reorder_samples(union, number, stored[number])
-    return OutputSamples(union, stored, moved)
-
-
-def _of_run(output: str, work: str) -> OutputSamples:
-    (plan, folder), *_ = runs = open_runs([output])
-    union = _unite(runs, plan.carried, REFUSE, plan.interval, len(plan.table_rows(0)), work)
-    return OutputSamples(union, [parts.stored_parts(plan, folder)], [])
-
-
-def _unite(
-    runs: Runs, carried: Iterable[str], incomplete: str, interval: str, part_rows: int, work: str
-) -> Union:
-    fields = carried_fields(runs, list(carried))
-    return unite(runs, *all_members(runs), fields, incomplete, interval, part_rows, work)
+    return OutputSamples(union, stored, reorder_samples(union, stored))
 
 
 def _manifest(output: str) -> dict[str, Any]:
@@ -101,11 +128,13 @@ def _manifest(output: str) -> dict[str, Any]:
     return manifest
 
 
-def _named(files: list[dict[str, Any]]) -> parts.Stored:
-    """The parts that a manifest names, as `parts.stored_parts` lists them."""
+def _listed_parts(output: str, files: list[dict[str, Any]]) -> parts.Stored:
+    """The parts that the manifest of an aggregate lists, in the form of `parts.stored_parts`."""
     stored: parts.Stored = {}
     for file in files:
         name = os.path.basename(file["name"])
-        snippet = int(_SNIPPET.findall(name)[0])
-        stored.setdefault(snippet, []).append(PartRef(snippet, name))
+        number = part_number(name)
+        if number is None:
+            raise UserError(f"{MANIFEST} of {output} lists {file['name']}, which is not the name of a part")
+        stored.setdefault(number[0], []).append(PartRef(number[0], name))
     return stored

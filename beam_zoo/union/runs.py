@@ -1,35 +1,40 @@
-"""Whether several runs go together, and what they are together."""
+"""The runs that are read as one: opens them, and checks that they are compatible."""
 
 import os
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
-from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import UserError, did_you_mean, near_path
 from beam_zoo.members.compatible import check_compatible
 from beam_zoo.members.member import Member
 from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples import parts
-from beam_zoo.samples.records import PartRef
 from beam_zoo.storage import layout
 from beam_zoo.storage.files import absolute, exists, is_folder, is_remote
-from beam_zoo.storage.layout import MANIFEST
-from beam_zoo.union.join import allocate_array
-from beam_zoo.union.union import Source, Union
-
-Runs = list[tuple[Plan, str]]
 
 
-def open_runs(outputs: Sequence[str]) -> Runs:
-    """Plan and folder of every output of `predict`.
+class OpenedRun(NamedTuple):
+    """A run of `predict`.
+
+    Attributes:
+        plan: its plan.
+        output: the folder of its output, absolute.
+    """
+
+    plan: Plan
+    output: str
+
+
+def open_runs(outputs: Sequence[str]) -> list[OpenedRun]:
+    """Read the plan of each output of `predict`.
 
     Raises:
-        UserError: there is none, it is one of another command, or it is given twice.
+        UserError: a folder is missing, is not an output of `predict`, or is given twice.
     """
-    runs: Runs = []
+    runs: list[OpenedRun] = []
     for output in outputs:
         folder = absolute(output)
         if not is_folder(folder):
@@ -40,27 +45,57 @@ def open_runs(outputs: Sequence[str]) -> Runs:
             raise UserError(f"{folder} is {what or 'not an output of predict: it has no plan'}")
         if plan.command != "predict":
             raise UserError(f"{folder} is an output of {plan.command}: only those of predict hold samples")
-        if any(_same(folder, other) for _, other in runs):
+        if any(_is_same_folder(folder, run.output) for run in runs):
             raise UserError(f"the output {folder} is given twice")
-        runs.append((plan, folder))
+        runs.append(OpenedRun(plan, folder))
     return runs
 
 
-def _same(folder: str, other: str) -> bool:
+def _is_same_folder(folder: str, other: str) -> bool:
     if is_remote(folder) or is_remote(other):
         return folder == other
     return os.path.samefile(folder, other)
 
 
 def _is_aggregate(folder: str) -> bool:
-    return exists(os.path.join(folder, MANIFEST)) and not is_folder(os.path.join(folder, layout.PLAN))
+    has_manifest = exists(os.path.join(folder, layout.MANIFEST))
+    return has_manifest and not is_folder(os.path.join(folder, layout.PLAN))
 
 
-def all_members(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], ...]]:
-    """The members of all runs in the order of first appearance, and the passes of each.
+def complete_parts(plan: Plan, output: str) -> parts.Stored:
+    """All stored parts of a run.
 
     Raises:
-        UserError: one name stands for two different members, or members do not go together.
+        UserError: snippets have no part; the line lists them.
+    """
+    stored = parts.stored_parts(plan, output)
+    if left := parts.missing_ranges(stored, plan.snippets):
+        raise UserError(f"{output} lacks the samples of --snippets {' '.join(left)}: predict them first")
+    return stored
+
+
+def manifest_entry(plan: Plan) -> dict[str, Any]:
+    """What an aggregate's manifest says about a run, except for its folder, fingerprint and parts."""
+    return {
+        "rows": plan.rows,
+        "members": [member.name for member in plan.members],
+        "passes": list(plan.pass_numbers),
+        "seed": plan.seed,
+        "precision": plan.precision,
+        **{
+            name: getattr(plan, name)
+            for name in ("compile", "fast_images", "fast_views")
+            if getattr(plan, name)
+        },
+        "versions": plan.versions,
+    }
+
+
+def all_members(runs: Sequence[OpenedRun]) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], ...]]:
+    """The members of all runs in the order of first appearance, and the numbers of each member's passes.
+
+    Raises:
+        UserError: two different members have one name, or members cannot form an ensemble.
     """
     found: dict[str, tuple[Member, str]] = {}
     passes: dict[str, set[int]] = {}
@@ -70,18 +105,23 @@ def all_members(runs: Runs) -> tuple[tuple[Member, ...], tuple[tuple[int, ...], 
             ours, theirs = first.identity(), member.identity()
             if changed := [key for key in ours if ours[key] != theirs.get(key)]:
                 raise UserError(
-                    f"member {member.name} is not the same in {where} and {output}: another {', '.join(changed)}"
+                    f"member {member.name} is not the same in {where} and {output}: "
+                    f"another {', '.join(changed)}"
                 )
             passes.setdefault(member.name, set()).update(plan.pass_numbers)
     check_compatible([(f"{member.name} of {output}", member) for member, output in found.values()])
     return tuple(member for member, _ in found.values()), tuple(tuple(sorted(passes[n])) for n in found)
 
 
-def carried_fields(runs: Runs, carry: Sequence[str] | None) -> pa.Schema:
-    """The carried columns: those of `carry`, or with None all that any run carries.
+def carried_fields(runs: Sequence[OpenedRun], carry: Sequence[str] | None) -> pa.Schema:
+    """Names and types of the carried columns.
+
+    Args:
+        runs: the runs.
+        carry: names of the columns; None for all that any run carries.
 
     Raises:
-        UserError: no run carries a column, or two carry it with different types.
+        UserError: no run carries a column, or two runs carry it with different types.
     """
     found: dict[str, list[tuple[pa.DataType, str]]] = {}
     for plan, output in runs:
@@ -94,77 +134,17 @@ def carried_fields(runs: Runs, carry: Sequence[str] | None) -> pa.Schema:
         if carry and carry.count(name) > 1:
             raise UserError(f"--carry {name} is given twice")
     names = list(found) if carry is None else carry
-    return pa.schema([pa.field(name, _one_type(name, found[name])) for name in names])
+    return pa.schema([pa.field(name, _common_type(name, found[name])) for name in names])
 
 
-def _one_type(name: str, found: list[tuple[pa.DataType, str]]) -> pa.DataType:
-    """The type of a carried column; where it is all null it has no say."""
+def _common_type(name: str, found: list[tuple[pa.DataType, str]]) -> pa.DataType:
+    """The type of a carried column; a run where all values are null has the type null, which is ignored."""
     typed = [each for each in found if not pa.types.is_null(each[0])] or found
     first, where = typed[0]
     for other, output in typed[1:]:
         if other != first:
             raise UserError(
-                f"column {name!r} is of type {first} in {where} and {other} in {output}: leave it out by --carry"
+                f"column {name!r} is of type {first} in {where} and {other} in {output}: "
+                "leave it out by --carry"
             )
     return first
-
-
-def find_incomplete(union: Union, stored: list[parts.Stored], work: str) -> tuple[int, int | None]:
-    """How many galaxies lack samples though no run lists them as failed, and the row of the first.
-
-    A galaxy lacks samples without having failed only where it is not in the catalogue of each run that has them.
-
-    Args:
-        union: the union.
-        stored: the parts of each run.
-        work: folder for a file that is removed again.
-    """
-    if len({source.plan.catalogue["sha256"] for source in union.sources}) == 1:
-        return 0, None
-    path = os.path.join(work, "runs.npy")
-    runs = allocate_array(path, np.uint64, union.rows)
-    for number, source in enumerate(union.sources):
-        for rows in _stretches(source.plan.rows):
-            runs[source.places.of(rows.start, rows.stop)] |= np.uint64(1 << number)
-    # From here on 1 marks a galaxy that is incomplete.
-    for rows in _stretches(union.rows):
-        masks, which = np.unique(runs[rows.start : rows.stop], return_inverse=True)
-        held = [tuple(n for n in range(len(union.sources)) if int(mask) >> n & 1) for mask in masks]
-        lacking = np.array([bool(union.ensemble.missing(sources)) for sources in held])
-        runs[rows.start : rows.stop] = lacking[which]
-    for source, parts_ in zip(union.sources, stored, strict=True):
-        for number, refs in parts_.items():
-            snippet = source.plan.snippet(number)
-            place = source.places.of(snippet.start, snippet.stop)
-            if runs[place].any():
-                runs[place[_failed(source, refs)]] = 0
-    count, first = 0, None
-    for rows in _stretches(union.rows):
-        found = np.flatnonzero(runs[rows.start : rows.stop])
-        count += len(found)
-        if first is None and len(found):
-            first = rows.start + int(found[0])
-    del runs
-    os.unlink(path)
-    return count, first
-
-
-def _failed(source: Source, refs: list[PartRef]) -> np.ndarray:
-    """Offsets within the snippet of the galaxies that no part holds; of a snippet with one part only its end is read."""
-    plan, output = source.plan, source.output
-    if len(refs) == 1:
-        path = os.path.join(output, layout.SAMPLES, refs[0].name)
-        return np.array([failure.offset for failure in parts.read_failures(path)], np.int64)
-    read = [parts.read_part(plan, output, layout.SAMPLES, ref) for ref in refs]
-    failed = {failure.offset for part in read for failure in part.failures}
-    return np.array(sorted(failed - {int(offset) for part in read for offset in part.offsets}), np.int64)
-
-
-def _stretches(rows: int, size: int = 1 << 20) -> list[range]:
-    return [range(start, min(rows, start + size)) for start in range(0, rows, size)]
-
-
-def id_of_row(union: Union, row: int) -> str:
-    """The id of a galaxy of the union."""
-    part = row // union.part_rows
-    return union.read_table_rows("", part).column(ID)[row - part * union.part_rows].as_py()

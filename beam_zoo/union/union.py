@@ -1,14 +1,15 @@
-"""Several runs as one: their members, passes and rows united, and read together whatever their order.
+"""A union of runs: its members, passes and rows.
 
-A `Union` is to the tables of an aggregate what a `Plan` is to those of a run. It is made by `unite`, which puts what it
-needs to find a galaxy in every run into a working folder; workers only read there.
+A `Union` is for the tables of an aggregate what a `Plan` is for those of a run. `unite` makes it, and writes
+the files that map rows of the union to rows of each run into a working folder. Workers read that folder and
+do not write there.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,26 +18,13 @@ from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.members.member import Member
 from beam_zoo.plan.plan import Plan
 from beam_zoo.samples.ensemble import Ensemble
-from beam_zoo.union import join
-from beam_zoo.union.join import RowMapping
+from beam_zoo.union.join import RowMapping, join_by_id
+from beam_zoo.union.runs import OpenedRun, all_members, carried_fields
 from beam_zoo.union.working_files import PartitionWriter, read_partition
 
-
-def manifest_entry(plan: Plan) -> dict[str, Any]:
-    """What an aggregate's manifest says of a run beside its parts, and the audit holds against its plan."""
-    return {
-        "rows": plan.rows,
-        "members": [member.name for member in plan.members],
-        "passes": list(plan.pass_numbers),
-        "seed": plan.seed,
-        "precision": plan.precision,
-        **{
-            name: getattr(plan, name)
-            for name in ("compile", "fast_images", "fast_views")
-            if getattr(plan, name)
-        },
-        "versions": plan.versions,
-    }
+ROWS = "rows"
+"""Folder of a reordered run with its rows."""
+UNION_ROW = "union_row"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,28 +34,28 @@ class Source:
     Attributes:
         output: folder of the run's output.
         plan: its plan.
-        places: where its rows stand in the union.
-        moved: folder with its rows and samples in the order of the union, where they are in another.
+        mapping: which rows of the union its rows are.
+        reordered: folder with its rows and samples in the union's order; None if its own is the same.
     """
 
     output: str
     plan: Plan
-    places: RowMapping
-    moved: str | None
+    mapping: RowMapping
+    reordered: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Union:
-    """What an aggregate's tables are of.
+    """What the tables of an aggregate are computed from.
 
     Attributes:
         sources: the runs, in the order of the command line.
         rows: number of the union's rows.
         part_rows: rows of a table part.
         members: of all runs, each once.
-        passes: per member, the numbers of its passes in all runs.
+        passes: for each member, the numbers of its passes in all runs.
         fields: the carried columns.
-        incomplete: what becomes of galaxies that lack samples: `refuse`, `drop` or `keep`.
+        incomplete: what is done with galaxies that lack samples: `refuse`, `drop` or `keep`.
         interval: which 90% interval the tables have.
     """
 
@@ -102,7 +90,7 @@ class Union:
 
     @property
     def tables_fingerprint(self) -> str:
-        """SHA-256 of what the tables depend on, beside the very parts that were read."""
+        """SHA-256 of what the tables depend on, except for the parts that were read."""
         content = [
             [source.plan.fingerprint for source in self.sources],
             self.fields.names,
@@ -113,7 +101,7 @@ class Union:
 
     @property
     def ensemble(self) -> Ensemble:
-        """Which samples a complete galaxy has: member by member and pass by pass, whatever run they come from."""
+        """Which samples a complete galaxy has, member by member and pass by pass, from all runs."""
         samples = tuple((m.name, n) for m, ns in zip(self.members, self.passes, strict=True) for n in ns)
         where = {sample: index for index, sample in enumerate(samples)}
         by_source = tuple(
@@ -128,18 +116,22 @@ class Union:
         return Ensemble(samples, by_source, len(self.outputs), names, self.incomplete)
 
     def read_table_rows(self, output: str, part: int) -> pa.Table:
-        """`id_str`, `file_loc` and the carried columns of a table part: of each the first run's that has it."""
+        """`id_str`, `file_loc` and the carried columns of a table part.
+
+        The value of a column is that of the first run that has the galaxy and the column.
+        """
         rows = self.table_rows(part)
-        places, tables = zip(*(self._rows_of(source, part) for source in self.sources), strict=True)
+        found = [self._rows_of(source, part) for source in self.sources]
         columns = []
         for field in [pa.field(ID, pa.string()), pa.field(LOCATION, pa.string()), *self.fields]:
             index = np.full(len(rows), -1)
             chunks, total = [], 0
-            for positions_, table in zip(places, tables, strict=True):
+            for union_rows, table in found:
                 if field.name not in table.column_names:
                     continue
-                free = index[positions_ - rows.start] < 0
-                index[(positions_ - rows.start)[free]] = total + np.flatnonzero(free)
+                places = union_rows - rows.start
+                missing = index[places] < 0
+                index[places[missing]] = total + np.flatnonzero(missing)
                 chunks += [_cast(chunk, field.type) for chunk in table.column(field.name).chunks]
                 total += len(table)
             values = pa.concat_arrays(chunks) if chunks else pa.nulls(0, field.type)
@@ -147,20 +139,20 @@ class Union:
         return pa.table(columns, [ID, LOCATION, *self.fields.names])
 
     def _rows_of(self, source: Source, part: int) -> tuple[np.ndarray, pa.Table]:
-        """A run's rows that stand in a table part: their positions, and ids, locations and carried columns."""
-        rows, plan = self.table_rows(part), source.plan
-        if source.moved is not None:
-            table = read_partition(os.path.join(source.moved, "rows"), part)
+        """A run's rows in a table part: their rows of the union, and ids, locations and carried columns."""
+        rows, plan, nothing = self.table_rows(part), source.plan, (np.zeros(0, np.int64), pa.table({}))
+        if source.reordered is not None:
+            table = read_partition(os.path.join(source.reordered, ROWS), part)
             if table is None:
-                return np.zeros(0, np.int64), pa.table({})
-            return table.column("position").to_numpy(), table.drop_columns(["position"])
-        own = source.places.rows_within(rows.start, rows.stop, plan.rows)
+                return nothing
+            return table.column(UNION_ROW).to_numpy(), table.drop_columns([UNION_ROW])
+        own = source.mapping.own_rows(rows.start, rows.stop, plan.rows)
         if not own:
-            return np.zeros(0, np.int64), pa.table({})
+            return nothing
         size = len(plan.table_rows(0))
         first, last = own.start // size, (own.stop - 1) // size
         table = pa.concat_tables(plan.read_table_rows(source.output, n) for n in range(first, last + 1))
-        return source.places.of(own.start, own.stop), table.slice(own.start - first * size, len(own))
+        return source.mapping.union_rows(own.start, own.stop), table.slice(own.start - first * size, len(own))
 
 
 def _cast(chunk: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -168,40 +160,46 @@ def _cast(chunk: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def unite(
-    runs: list[tuple[Plan, str]],
-    members: tuple[Member, ...],
-    passes: tuple[tuple[int, ...], ...],
-    fields: pa.Schema,
+    runs: Sequence[OpenedRun],
+    work: str,
+    *,
+    carry: Sequence[str] | None,
     incomplete: str,
     interval: str,
     part_rows: int,
-    work: str,
 ) -> Union:
-    """Find every row's place, and move the rows of runs that are in another order.
+    """Join runs by galaxy id, and reorder the rows of those that are in another order.
 
     Args:
-        runs: plan and output folder of each; they go together.
-        members, passes, fields, incomplete, interval, part_rows: as in `Union`.
-        work: an empty folder for what is found, which is needed as long as the union is read.
+        runs: the runs.
+        work: an empty folder for what is found; it is needed as long as the union is read.
+        carry: names of the carried columns; None for all that any run carries.
+        incomplete, interval, part_rows: as in `Union`.
+
+    Raises:
+        UserError: the runs are not compatible, or no run carries a column of `carry`.
+        StorageFull: the disk or the quota is full.
     """
-    places, total = join.unite(runs, work)
+    members, passes = all_members(runs)
+    fields = carried_fields(runs, carry)
+    mappings, total = join_by_id(runs, work)
     sources = []
-    for number, ((plan, output), place) in enumerate(zip(runs, places, strict=True)):
-        moved = None if place.in_order else os.path.join(work, f"moved-{number}")
-        sources.append(Source(output, plan, place, moved))
+    for number, ((plan, output), mapping) in enumerate(zip(runs, mappings, strict=True)):
+        reordered = None if mapping.is_increasing else os.path.join(work, f"reordered-{number}")
+        sources.append(Source(output, plan, mapping, reordered))
     union = Union(tuple(sources), total, part_rows, members, passes, fields, incomplete, interval)
     for source in sources:
-        if source.moved is not None:
-            _move_rows(union, source)
+        if source.reordered is not None:
+            _reorder_rows(union, source, os.path.join(source.reordered, ROWS))
     return union
 
 
-def _move_rows(union: Union, source: Source) -> None:
-    assert source.moved is not None
-    buckets = PartitionWriter(os.path.join(source.moved, "rows"))
+def _reorder_rows(union: Union, source: Source, folder: str) -> None:
+    """Write a run's rows in the union's order: a partition for each table part."""
+    writer = PartitionWriter(folder)
     for part in range(source.plan.table_parts):
         rows = source.plan.table_rows(part)
-        position = source.places.of(rows.start, rows.stop)
+        union_rows = source.mapping.union_rows(rows.start, rows.stop)
         table = source.plan.read_table_rows(source.output, part)
-        buckets.add(position // union.part_rows, table.append_column("position", pa.array(position)))
-    buckets.close()
+        writer.add(union_rows // union.part_rows, table.append_column(UNION_ROW, pa.array(union_rows)))
+    writer.flush()

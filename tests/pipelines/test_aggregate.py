@@ -10,9 +10,9 @@ import pytest
 from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
 from beam_zoo.tables.columns import TableColumns
+from beam_zoo.union import reading, union
 from beam_zoo.union.output_samples import open_samples
 from beam_zoo.union.reading import unique_files
-from pipelines import merge
 from tests import checkpoints, galaxies
 from tests.pipelines.unions import OPTIONS, aggregate, assert_refused, assert_same
 
@@ -70,7 +70,8 @@ def reordered(runs, sky, trees):
 
 def test_two_halves_of_a_catalogue(runs, sky, trees, whole, tmp_path, monkeypatch):
     """Read directly; the galaxy of both halves counts once."""
-    monkeypatch.setattr(merge, "reorder_samples", lambda *_: pytest.fail("moved"))
+    monkeypatch.setattr(union, "PartitionWriter", lambda *_: pytest.fail("rows were reordered"))
+    monkeypatch.setattr(reading, "PartitionWriter", lambda *_: pytest.fail("samples were reordered"))
     first = runs(sky["first"], trees, *OPTIONS, "--carry", "ra", "dec")
     second = runs(sky["second"], trees, "--passes", 3, "--snippet_size", 4, "--carry", "ra", "dec")
     result = aggregate(tmp_path / "out", first, second)
@@ -79,7 +80,7 @@ def test_two_halves_of_a_catalogue(runs, sky, trees, whole, tmp_path, monkeypatc
 
 
 def test_appended_rows_of_a_run_in_another_order(runs, sky, trees, whole, tmp_path):
-    """Rows that the first run has, mixed with those that it lacks, which follow in the order of the second."""
+    """Rows that the first run has, and rows that it lacks, which follow in the order of the second."""
     first = runs(sky["first"], trees, *OPTIONS, "--carry", "ra", "dec")
     mixed = runs(sky["mixed"], trees, *OPTIONS, "--carry", "dec")
     result = aggregate(tmp_path / "out", first, mixed)
@@ -198,8 +199,8 @@ def test_a_failure_explains_what_is_missing(runs, few, broken, trees, tmp_path, 
 
 
 def test_one_graph_as_clusters_run_it(whole, run_a, run_b, cluster, tmp_path, monkeypatch):
-    """All parts at once, in any order: nothing is moved."""
-    monkeypatch.setattr(merge, "reorder_samples", lambda *_: pytest.fail("moved"))
+    """All parts at once, in any order: no samples are reordered."""
+    monkeypatch.setattr(reading, "PartitionWriter", lambda *_: pytest.fail("samples were reordered"))
     assert_same(aggregate(tmp_path / "out", run_a, run_b), whole)
 
 
@@ -223,21 +224,21 @@ def test_galaxies_tried_again(predict, trees, run_a, tmp_path):
 
 
 def test_what_an_audit_reads(run_a, run_b, sky, tmp_path):
-    """Table part by table part, the reopened sources give what the tables hold, and the parts that the manifest names."""
+    """The samples of each table part give what the tables hold, from the parts that the manifest names."""
     result = aggregate(tmp_path / "out", run_a, run_b)
     (tmp_path / "work").mkdir()
     opened = open_samples(str(result.output), str(tmp_path / "work"))
-    union = opened.union
+    runs = opened.union
     friendly = result.table("friendly")
-    files = list(opened.moved)
-    for number in range(union.table_parts):
-        part, rows = opened.table_part(number), union.table_rows(number)
+    files = list(opened.files_read)
+    for number in range(runs.table_parts):
+        part, rows = opened.read_table_part(number), runs.table_rows(number)
         expected = friendly.iloc[rows.start : rows.stop]
         assert part.rows.column("id_str").to_pylist() == list(expected["id_str"])
         assert part.rows.column("ra").to_pylist() == list(expected["ra"])
         (some,) = part.galaxies
         assert [friendly["id_str"][row] for row in some.rows] == some.ids
-        columns = TableColumns(union)
+        columns = TableColumns(runs)
         numbers = columns.compute(some.samples)[0][np.argsort(some.rows)]
         np.testing.assert_array_equal(numbers, expected[columns.friendly])
         assert part.failures == []
@@ -245,4 +246,4 @@ def test_what_an_audit_reads(run_a, run_b, sky, tmp_path):
     read = [(file["source"], file["name"], file["sha256"]) for file in unique_files(files)]
     sources = result.manifest["sources"]
     assert read == [(n, p["name"], p["sha256"]) for n, s in enumerate(sources) for p in s["parts"]]
-    assert [source.moved is None for source in union.sources] == [True, False]
+    assert [source.reordered is None for source in runs.sources] == [True, False]

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipelines import merge
+from pipelines import aggregate_manifest, aggregate_output
 from tests import checkpoints, oracle
 from tests.pipelines.unions import OPTIONS, aggregate, assert_refused, assert_same
 
@@ -58,7 +58,7 @@ def test_mistakes(run_a, run_b, tmp_path):
     assert_refused(near, "there is no output", "did you mean")
     assert_refused(aggregate(out, run_a, options=("--incomplete", "dorp")), "choose from refuse, drop, keep")
     assert_refused(aggregate(out, run_a, options=("--incomplet", "drop")), "did you mean '--incomplete'?")
-    assert_refused(aggregate(out, run_a, options=("--max_failure_fraction", 2)), "must be from 0 to 1")
+    assert_refused(aggregate(out, run_a, options=("--max_failure_fraction", 2)), "must be at most 1, not 2")
     before = sorted(p.name for p in run_a.iterdir())
     inside = aggregate(run_a / "out", run_a, run_b)
     assert_refused(inside, "is in", "one of the runs")
@@ -101,22 +101,23 @@ def test_killed_and_run_again(whole, run_a, run_b, tmp_path, monkeypatch, moment
     expected = tables(aggregate(tmp_path / "uninterrupted", run_a, run_b).output)
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(merge, "_clean", lambda output, work: None)  # a kill tidies nothing up
-        move, write, moved = merge._move, merge.write_json, []
+        patch.setattr(aggregate_output, "_clean", lambda output, work: None)  # a kill tidies nothing up
+        move, write = os.replace, aggregate_output.write_json
 
         def stop(*_):
             raise KeyboardInterrupt
 
-        def move_some(*paths):
-            moved.append(paths)
-            return stop() if len(moved) == 4 else move(*paths)
+        def move_friendly(source, target):
+            return stop() if os.path.dirname(target) == str(output / "advanced") else move(source, target)
 
         if moment == "before publishing":
-            patch.setattr(merge, "unique_files", stop)
+            patch.setattr(aggregate_manifest, "unique_files", stop)
         elif moment == "while publishing":
-            patch.setattr(merge, "_move", move_some)
+            patch.setattr(os, "replace", move_friendly)
         else:
-            patch.setattr(merge, "write_json", lambda p, c: stop() if "manifest" in p else write(p, c))
+            patch.setattr(
+                aggregate_output, "write_json", lambda p, c: stop() if "manifest" in p else write(p, c)
+            )
         assert aggregate(output, run_a, run_b).code == 130
     assert not (output / "manifest.json").exists()
     assert (output / "_work").exists()
@@ -128,18 +129,18 @@ def test_killed_and_run_again(whole, run_a, run_b, tmp_path, monkeypatch, moment
 
 
 def test_two_at_the_same_time(whole, run_a, run_b, tmp_path, monkeypatch):
-    """Another command begins and ends while one works: it takes nothing away, and they agree or one gives way."""
+    """Another command begins and ends while one works: both publish the same tables, or one is refused."""
     expected = tables(aggregate(tmp_path / "alone", run_a, run_b).output)
-    unique_files, results = merge.unique_files, []
+    unique_files, results = aggregate_manifest.unique_files, []
 
     def meanwhile(output, *sources, options=()):
         def other(files):
             with monkeypatch.context() as patch:
-                patch.setattr(merge, "unique_files", unique_files)
+                patch.setattr(aggregate_manifest, "unique_files", unique_files)
                 results.append(aggregate(output, *sources, options=options))
             return unique_files(files)
 
-        monkeypatch.setattr(merge, "unique_files", other)
+        monkeypatch.setattr(aggregate_manifest, "unique_files", other)
 
     meanwhile(tmp_path / "same", run_a, run_b)
     one = aggregate(tmp_path / "same", run_a, run_b)
@@ -165,12 +166,13 @@ def test_left_working_folders(run_a, tmp_path):
     for name in ("new", "old", "running"):
         (work / name / "tables").mkdir(parents=True)
     os.utime(work / "old", (0, 0))
-    running = merge._lock(str(work / "running"), wait=False)
-    with merge._working(str(tmp_path / "out"), overwrite=False) as own:
-        assert {p.name for p in work.iterdir()} == {"new", "running", os.path.basename(own)}
-    with merge._working(str(tmp_path / "out"), overwrite=True) as own:
-        assert {p.name for p in work.iterdir()} == {"running", os.path.basename(own)}
-    os.close(running)
+    output = str(tmp_path / "out")
+    with aggregate_output._locked(str(work / "running"), wait=False) as is_locked:
+        assert is_locked
+        with aggregate_output.working_folder(output, overwrite=False) as own:
+            assert {p.name for p in work.iterdir()} == {"new", "running", os.path.basename(own)}
+        with aggregate_output.working_folder(output, overwrite=True) as own:
+            assert {p.name for p in work.iterdir()} == {"running", os.path.basename(own)}
     assert aggregate(tmp_path / "out", run_a, options=("--overwrite",)).code == 0
     assert not work.exists()
 

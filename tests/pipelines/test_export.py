@@ -215,7 +215,7 @@ def test_full_disks(whole, tmp_path):
             mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]
             if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
                 assert "CI" not in os.environ, (
-                    "full disks are tested on a tmpfs, which root must be allowed to mount"
+                    "full disks are tested on a tmpfs, which root may have to mount"
                 )
                 pytest.skip("needs small filesystems: root must be allowed to mount a tmpfs")
             mounted.append(folder)
