@@ -46,15 +46,13 @@ def check_output(output: str, runs: Sequence[str], *, overwrite: bool) -> None:
             raise UserError(
                 f"output {output} holds an aggregate: give --overwrite to build it anew, or another --output"
             )
-    elif os.path.isdir(output) and not all(_is_temporary_mark(name) for name in os.listdir(output)):
+    # Another command may be about to write the mark, under a temporary name.
+    elif os.path.isdir(output) and any(
+        not name.startswith(f".{AGGREGATE_MARK}.") for name in os.listdir(output)
+    ):
         raise UserError(f"output {output} is not empty and not an aggregate: choose another folder")
     else:
         outputs.check(output, overwrite=False)
-
-
-def _is_temporary_mark(name: str) -> bool:
-    """Whether another command is about to mark the folder."""
-    return name.startswith(f".{AGGREGATE_MARK}.")
 
 
 @contextlib.contextmanager

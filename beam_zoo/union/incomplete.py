@@ -15,7 +15,9 @@ from beam_zoo.union.working_files import create_array
 
 
 def refuse_incomplete(union: Union, stored: Sequence[parts.Stored], work: str) -> None:
-    """Raise an error if any galaxy lacks samples and did not fail in any run.
+    """Refuse a union if a galaxy lacks samples and did not fail in any run.
+
+    Such a galaxy is missing in the catalogue of a run whose samples no other run has.
 
     Args:
         union: the union.
@@ -26,22 +28,8 @@ def refuse_incomplete(union: Union, stored: Sequence[parts.Stored], work: str) -
         UserError: a galaxy lacks samples.
         StorageFull: the disk or the quota is full.
     """
-    count, first = _count_incomplete(union, stored, work)
-    if first is not None:
-        raise UserError(
-            f"{count:,} of {union.rows:,} galaxies are not in all runs that have a member or pass (first "
-            f"{first!r}): give --incomplete drop to list them in {layout.FAILURES}/, or --incomplete keep "
-            "to take them with the samples that they have"
-        )
-
-
-def _count_incomplete(union: Union, stored: Sequence[parts.Stored], work: str) -> tuple[int, str | None]:
-    """The number of such galaxies, and the id of the first.
-
-    These are galaxies that are missing in the catalogue of a run whose samples no other run has.
-    """
     if len({source.plan.catalogue["sha256"] for source in union.sources}) == 1:
-        return 0, None
+        return
     path = os.path.join(work, "incomplete.npy")
     # First a bit for each run that has the galaxy, then 1 for each galaxy that is incomplete.
     flags = create_array(path, np.uint64, union.rows)
@@ -64,10 +52,15 @@ def _count_incomplete(union: Union, stored: Sequence[parts.Stored], work: str) -
         found = np.flatnonzero(flags[rows.start : rows.stop])
         count += len(found)
         if first is None and len(found):
-            first = _read_id(union, rows.start + int(found[0]))
+            first = rows.start + int(found[0])
     del flags
     os.unlink(path)
-    return count, first
+    if first is not None:
+        raise UserError(
+            f"{count:,} of {union.rows:,} galaxies are not in all runs that have a member or pass (first "
+            f"{_read_id(union, first)!r}): give --incomplete drop to list them in {layout.FAILURES}/, or "
+            "--incomplete keep to take them with the samples that they have"
+        )
 
 
 def _failed_offsets(source: Source, refs: list[PartRef]) -> np.ndarray:
