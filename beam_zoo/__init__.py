@@ -13,10 +13,13 @@ Functions, each a command with its options as keywords, that return an `Output`:
 - `aggregate`: one set of tables from several outputs.
 - `open_output`: an output that is there already.
 
-Others: `audit` reads an output again and says what is wrong; `export` writes its samples as an HDF5 file. Errors: `UserError`, `RunFailed`, `TooManyFailures`, `StorageFull`.
+`Predict` is a transform for other pipelines of Beam: `rows | beam_zoo.Predict(models=["a.yaml"], passes=5)`.
 
-Everything is imported when it is first used. The packages below this one are not part of the public interface, and import
-neither this module, nor `pipelines` (the commands), nor `runners` (the engines).
+Others: `audit` reads an output again and says what is wrong; `export` writes its samples as an HDF5 file.
+Errors: `UserError`, `RunFailed`, `TooManyFailures`, `StorageFull`.
+
+Everything is imported when it is first used. The packages below this one are not part of the public interface, and
+import neither this module, nor `pipelines` (the commands), nor `runners` (the engines).
 """
 
 import importlib
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
     from beam_zoo.errors import RunFailed, StorageFull, TooManyFailures, UserError
     from beam_zoo.results import Output, open_output
     from pipelines.library import aggregate, audit, export, finish, predict, represent
+    from pipelines.transform import Predict
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Output",
+    "Predict",
     "RunFailed",
     "StorageFull",
     "TooManyFailures",
@@ -48,6 +53,7 @@ _MODULES = {
     "beam_zoo.errors": ("RunFailed", "StorageFull", "TooManyFailures", "UserError"),
     "beam_zoo.results": ("Output", "open_output"),
     "pipelines.library": ("aggregate", "audit", "export", "finish", "predict", "represent"),
+    "pipelines.transform": ("Predict",),
 }
 
 

@@ -78,7 +78,7 @@ def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float
     from beam_zoo.images.batch_views import ViewTask, needed_side
     from beam_zoo.images.decoders import Decoding, Threads, Wanted
     from beam_zoo.images.views import view_settings
-    from beam_zoo.inference.load import TOGETHER
+    from beam_zoo.inference.image_loader import TOGETHER
     from beam_zoo.runtime.tuning import keep_freed_memory
     from tests import oracle
 

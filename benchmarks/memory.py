@@ -37,7 +37,7 @@ def make(
         shape = (snippet.size, PASSES, len(made.outputs))
         outputs = {m.name: random.uniform(1, 101, shape).astype(np.float32) for m in made.members}
         keys = np.zeros(snippet.size, np.uint64)
-        batch = Batch(snippet, np.arange(snippet.size), keys, {}, outputs, [])
+        batch = Batch(np.arange(snippet.size), keys, {}, outputs, [])
         part_writer.write_parts(made, str(output), snippet, [batch])
 
 

@@ -45,8 +45,8 @@ class NoImages(LoadImages):
 
     def setup(self) -> None:
         super().setup()
-        self._decoders.close()
-        self._decoders = _NothingToDecode()  # type: ignore[assignment]
+        self._images._decoders.close()
+        self._images._decoders = _NothingToDecode()  # type: ignore[assignment]
 
 
 class _NothingToDecode:
@@ -63,7 +63,7 @@ class NoModel(MemberHandler):
     """The same samples for every batch."""
 
     def load_model(self) -> Any:
-        shape = (BATCH, PASSES, len(self._run.plan.outputs))
+        shape = (BATCH, PASSES, len(self._member.outputs))
         return np.random.default_rng(0).uniform(1, 101, shape).astype(np.float32)
 
     def run_inference(

@@ -152,9 +152,13 @@ def columns(
     command: str, catalogue: Catalogue | None, carried: tuple[str, ...], members: tuple[Member, ...]
 ) -> None:
     """Refuse a catalogue without the columns that are needed, and names that the tables use themselves."""
-    if catalogue is None:
-        return
-    catalogue.require(carried)
+    if catalogue is not None:
+        catalogue.require(carried)
+        names(command, carried, members)
+
+
+def names(command: str, carried: tuple[str, ...], members: tuple[Member, ...]) -> None:
+    """Refuse carried columns, and outputs of the members, with names that the tables use themselves."""
     own = ["feature"]
     if command == "predict":
         friendly, advanced = column_names(members[0].kind, members[0].outputs)

@@ -7,9 +7,10 @@ from apache_beam.ml.inference.base import RunInference
 
 from beam_zoo.inference.handler import MemberHandler
 from beam_zoo.inference.load import STORED, LoadImages
+from beam_zoo.inference.settings import InferenceSettings
 from beam_zoo.plan.run import Run
 from beam_zoo.plan.snippet import Snippet
-from beam_zoo.samples.records import Batch, PartRef
+from beam_zoo.samples.records import PartRef, SnippetBatch
 from beam_zoo.samples.store import REMAINDERS, Store, StoreGathered
 
 T = TypeVar("T", bound=beam.PTransform)
@@ -32,15 +33,18 @@ def samples(
     # Paths travel, pixels never do: nothing between the images and the stored samples is a shuffle of ours.
     loading = _hinted(beam.ParDo(LoadImages(run)), hints).with_outputs(STORED, main="batches")
     loaded = snippets | "spread" >> beam.Reshuffle() | "load images" >> loading
-    loaded.batches.element_type = Batch
-    stored = store(infer(loaded.batches, run, hints), run, hints)
+    loaded.batches.element_type = SnippetBatch
+    stored = store(infer(loaded.batches, InferenceSettings.of(run), hints), run, hints)
     return (stored, loaded[STORED]) | "all parts" >> beam.Flatten()
 
 
-def infer(batches: beam.PCollection, run: Run, hints: dict[str, str] | None = None) -> beam.PCollection:
+def infer(
+    batches: beam.PCollection, settings: InferenceSettings, hints: dict[str, str] | None = None
+) -> beam.PCollection:
     """One RunInference per checkpoint, chained: each adds its outputs to the batch, so images are read once."""
-    for member in run.plan.members:
-        inference = _hinted(RunInference(MemberHandler(member, run)), hints).with_output_types(Batch)
+    for member in settings.members:
+        inference = _hinted(RunInference(MemberHandler(member, settings)), hints)
+        inference = inference.with_output_types(batches.element_type)
         batches = batches | f"infer {member.name}" >> inference
     return batches
 

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,13 @@ MEMBERS = Path(__file__).parents[1] / "examples" / "members"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """What examples find in the current folder: `galaxies.csv`, `a.yaml`, `b.yaml`, and the outputs OUT and FEATURES."""
+    """What examples find in the current folder: `galaxies.csv`, `galaxy.jpg`, `a.yaml`, `b.yaml`, and the outputs OUT and FEATURES."""
     from pipelines import predict, represent
 
     folder = tmp_path_factory.mktemp("workplace")
     galaxies.simulated(folder, 8)
     (folder / "catalogue.csv").rename(folder / "galaxies.csv")
+    shutil.copyfile(min(folder.rglob("*.jpg")), folder / "galaxy.jpg")
     for name in "ab":
         text = (MEMBERS / f"demo_{name}.yaml").read_text()
         text = text.replace(f"demo_{name}.ckpt", str(MEMBERS / f"demo_{name}.ckpt"))

@@ -1,7 +1,6 @@
 """Checks a catalogue's rows in one pass: ids, duplicates, image paths outside the root, a fingerprint."""
 
 import hashlib
-import os
 from collections import Counter
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from beam_zoo.catalogue.read import ID, LOCATION, Catalogue, limited
 from beam_zoo.errors import UserError
-from beam_zoo.images.decode import image_path
+from beam_zoo.images.decode import is_outside
 from beam_zoo.storage.files import is_remote
 
 _HASH_RANGES = 16
@@ -63,10 +62,8 @@ class Checker:
         absolute = pc.or_(pc.starts_with(locations, "/"), pc.match_substring(locations, "://"))
         climbing = pc.match_substring(locations, "..")
         suspects = pc.or_(climbing, absolute) if self._root_given else pc.and_not(climbing, absolute)
-        root = os.path.normpath(self._root).rstrip("/") + "/"
         for location in locations.filter(suspects).to_pylist():
-            full = os.path.normpath(image_path(location, self._root))
-            if not (full + "/").startswith(root):
+            if is_outside(location, self._root):
                 self._first_outside = self._first_outside or location
                 self._outside += 1
 

@@ -56,6 +56,12 @@ def image_path(file_loc: str, image_root: str) -> str:
     return path
 
 
+def is_outside(location: str, image_root: str) -> bool:
+    """Whether an image's `file_loc` leaves the image root."""
+    path = os.path.normpath(image_path(location, image_root))
+    return not f"{path}/".startswith(os.path.normpath(image_root).rstrip("/") + "/")
+
+
 def load_image(path: str, least_side: int | None = None) -> Image.Image:
     """Read and decode one JPEG or PNG file.
 

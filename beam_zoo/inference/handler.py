@@ -18,9 +18,9 @@ from beam_zoo.images.decoding_processes import begin_to_import
 from beam_zoo.images.views import GLOBAL_GENERATOR, View
 from beam_zoo.inference import randomness
 from beam_zoo.inference.half_weights import with_half_weights
+from beam_zoo.inference.settings import InferenceSettings
 from beam_zoo.members import checkpoints
 from beam_zoo.members.member import Member
-from beam_zoo.plan.run import Run
 from beam_zoo.runtime import progress
 from beam_zoo.runtime.code_cache import keep_torch_code
 from beam_zoo.runtime.device import Pieces, out_of_memory, set_up_torch, used_here
@@ -44,28 +44,28 @@ class MemberModel(nn.Module):
     Args:
         member: the member.
         model: zoobot's own model with the checkpoint's weights.
-        run: the run.
+        settings: of the ensemble.
     """
 
-    def __init__(self, member: Member, model: Any, run: Run) -> None:
+    def __init__(self, member: Member, model: Any, settings: InferenceSettings) -> None:
         super().__init__()
-        self.member, self.run = member, run
+        self.member, self.settings = member, settings
         self.encoder: nn.Module = model.encoder
         self.head: nn.Module | None = getattr(model, "head", None)
         self.view = View(member.view)
-        self.task = view_task(member.view, member.random_of, run.plan.passes).name
+        self.task = view_task(member.view, member.random_of, settings.passes).name
         whose = f"member {member.name}"
-        images = min(run.batch_size, IMAGES_AT_ONCE[run.device])
+        images = min(settings.batch_size, IMAGES_AT_ONCE[settings.device])
         self._images = Pieces(images, whose, "images", "one image")
-        self._galaxies = Pieces(run.batch_size, whose, "galaxies", "the passes of one galaxy")
+        self._galaxies = Pieces(settings.batch_size, whose, "galaxies", "the passes of one galaxy")
         self._compiled: set[int] = set()
-        self._dtype = PRECISIONS[run.plan.precision]
+        self._dtype = PRECISIONS[settings.precision]
         if self._dtype is not None:
             some = (torch.arange(math.prod(self.view.shape)) % 251).to(torch.uint8).view(1, *self.view.shape)
             self.encoder = with_half_weights(
-                self.encoder, self._dtype, self.view.to_float(some.to(run.device))
+                self.encoder, self._dtype, self.view.to_float(some.to(settings.device))
             )
-        if run.plan.compile:
+        if settings.compile:
             self._compile()
 
     def _compile(self) -> None:
@@ -103,27 +103,27 @@ class MemberModel(nn.Module):
         def encode(piece: slice) -> torch.Tensor:
             features = self._encode(images[piece])
             # A galaxy counts in shares of its views and of the members.
-            share = len(features) / pixels.shape[1] / len(self.run.plan.members)
-            progress.add(self.run.progress, inferred=share)
+            share = len(features) / pixels.shape[1] / len(self.settings.members)
+            progress.add(self.settings.progress, inferred=share)
             return features
 
         return self._images.work(len(images), encode).unflatten(0, pixels.shape[:2])
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         count = len(images)
-        if self.run.plan.compile and count < self._images.at_once:
+        if self.settings.compile and count < self._images.at_once:
             # Blank images beside too few of them: for another number torch would compile anew.
             blank = images.new_zeros((self._images.at_once - count, *images.shape[1:]))
             images = torch.cat([images, blank])
-        x = self.view.to_float(images.to(self.run.device, non_blocking=True))
+        x = self.view.to_float(images.to(self.settings.device, non_blocking=True))
         dtype = self._dtype
-        half = torch.autocast(self.run.device, dtype) if dtype is not None else contextlib.nullcontext()
+        half = torch.autocast(self.settings.device, dtype) if dtype is not None else contextlib.nullcontext()
         with half, self._compiling(len(x)):
             return self.encoder(x).float()[:count]
 
     def _compiling(self, count: int) -> contextlib.AbstractContextManager[object]:
         """The compiler puts torch's global generator back to where it was: nothing else may draw from it meanwhile."""
-        if not self.run.plan.compile or count in self._compiled:
+        if not self.settings.compile or count in self._compiled:
             return contextlib.nullcontext()
         self._compiled.add(count)
         return GLOBAL_GENERATOR
@@ -144,20 +144,19 @@ class MemberModel(nn.Module):
         Returns:
             float32, shape (galaxy, pass, output).
         """
-        plan = self.run.plan
         if self.member.dropout_rate:
             keys = randomness.draw_keys(
                 galaxy_keys,
-                seed=plan.seed,
+                seed=self.settings.seed,
                 member=self.member.name,
                 purpose="dropout",
-                passes=plan.pass_numbers,
+                passes=self.settings.pass_numbers,
             )
             rate = self.member.dropout_rate
             features = features * randomness.keep_masks(keys, features.shape[-1], rate, features.device)
         out = self._after_dropout(features)
         # Passes that would be identical were run once.
-        return out.expand(-1, plan.passes, -1)
+        return out.expand(-1, self.settings.passes, -1)
 
     def _after_dropout(self, x: torch.Tensor) -> torch.Tensor:
         """zoobot's head without its dropout; a last activation where predict_step applies one."""
@@ -175,12 +174,12 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
 
     Args:
         member: the member.
-        run: the run.
+        settings: of the ensemble.
     """
 
-    def __init__(self, member: Member, run: Run) -> None:
+    def __init__(self, member: Member, settings: InferenceSettings) -> None:
         super().__init__()
-        self._member, self._run = member, run
+        self._member, self._settings = member, settings
 
     def load_model(self) -> MemberModel:
         """Verify the checkpoint against the plan, and load it.
@@ -189,11 +188,12 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
             UserError: no usable GPU, or other bytes than at planning.
         """
         member = self._member
-        run = dataclasses.replace(self._run, device=set_up_torch(self._run.device, self._run.plan.precision))
-        if AHEAD[run.device]:
+        device = set_up_torch(self._settings.device, self._settings.precision)
+        settings = dataclasses.replace(self._settings, device=device)
+        if AHEAD[device]:
             with contextlib.suppress(OSError):  # the step that loads images says so
                 begin_to_import()
-        path = run.checkpoint_path(member)
+        path = member.path
         data = files.read_file(path)
         if (found := files.sha256(data)) != member.sha256:
             raise UserError(
@@ -211,7 +211,7 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
                 path=path,
             )
         try:
-            return MemberModel(member, model.to(run.device), run)
+            return MemberModel(member, model.to(device), settings)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -227,14 +227,14 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         return [dataclasses.replace(batch, outputs={**batch.outputs, self._member.name: out})]
 
     def _outputs(self, batch: Batch, model: MemberModel) -> torch.Tensor:
-        plan = self._run.plan
-        if plan.command == "represent":
+        settings = self._settings
+        if settings.represent:
             if not len(batch):
                 return torch.zeros((0, features_of(model)))
             # Distinct views have distinct features; their mean is the representation.
             return model.encode(batch.pixels[model.task]).mean(1)
         if not len(batch):
-            return torch.zeros((0, plan.passes, len(plan.outputs)))
+            return torch.zeros((0, settings.passes, len(self._member.outputs)))
         features = model.encode(batch.pixels[model.task])
         return model.predict(features, batch.galaxy_keys)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from beam_zoo.storage.files import exists, for_arrow, publish, remove
 from beam_zoo.storage.layout import RETRY, part_name
 
 
-def write_parts(plan: Plan, output: str, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
+def write_parts(plan: Plan, output: str, snippet: Snippet, batches: Sequence[Batch]) -> PartRef | None:
     """Store a whole snippet: its samples (or features) and failures; they are durable when this returns.
 
     Args:

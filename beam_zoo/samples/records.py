@@ -4,12 +4,13 @@ import dataclasses
 import operator
 import pickle
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from apache_beam import coders
 from apache_beam.coders.coder_impl import CallbackCoderImpl
-from apache_beam.transforms.window import GlobalWindow
+from apache_beam.transforms.window import BoundedWindow, GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_zoo.images.failure import Failure
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Batch:
-    """Galaxies of one snippet that the members predict together, and those that failed before or there.
+    """Galaxies that the members predict together, and those that failed before or there.
 
     Attributes:
-        snippet: the snippet that they belong to.
-        offsets: row within the snippet of every galaxy, shape (galaxy,).
+        offsets: number of every galaxy among those of its snippet, or of its `rows`; shape (galaxy,).
         galaxy_keys: 64-bit key of every galaxy's id, uint64, shape (galaxy,); seeds its random draws.
         pixels: per view task, uint8 of shape (galaxy, view, channel, height, width), on the device.
         outputs: per member, float32 of shape (galaxy, pass, answer), or (galaxy, feature); until `on_host`
@@ -33,7 +33,6 @@ class Batch:
         failures: the galaxies of this batch that failed; they are not among `offsets`.
     """
 
-    snippet: Snippet
     offsets: np.ndarray
     galaxy_keys: np.ndarray
     pixels: "dict[str, torch.Tensor]"
@@ -43,7 +42,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def on_host(self) -> "Batch":
+    def on_host(self) -> Self:
         """The batch with its outputs as NumPy arrays; waits until they are computed."""
         outputs = {
             name: values if isinstance(values, np.ndarray) else values.cpu().numpy()
@@ -55,6 +54,43 @@ class Batch:
     def nbytes(self) -> int:
         """Bytes of pixels that the batch holds."""
         return sum(array.nbytes for array in self.pixels.values())
+
+
+@dataclasses.dataclass
+class SnippetBatch(Batch):
+    """A batch of galaxies of one snippet.
+
+    Attributes:
+        snippet: the snippet.
+    """
+
+    snippet: Snippet
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """An element of somebody's pipeline: a galaxy.
+
+    Attributes:
+        values: its dictionary.
+        timestamp: of the element.
+    """
+
+    values: Mapping[str, Any]
+    timestamp: Timestamp
+
+
+@dataclasses.dataclass
+class RowBatch(Batch):
+    """A batch of galaxies of somebody's pipeline, all in one window.
+
+    Attributes:
+        rows: all of them, also those that failed.
+        window: their window.
+    """
+
+    rows: list[Row]
+    window: BoundedWindow
 
 
 class BatchCoder(coders.Coder):
@@ -76,7 +112,8 @@ class BatchCoder(coders.Coder):
         return Batch
 
 
-coders.registry.register_coder(Batch, BatchCoder)
+coders.registry.register_coder(SnippetBatch, BatchCoder)
+coders.registry.register_coder(RowBatch, BatchCoder)
 
 
 @dataclasses.dataclass(frozen=True)

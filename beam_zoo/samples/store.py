@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import numpy as np
@@ -14,10 +14,11 @@ from beam_zoo.images.failure import Failure
 from beam_zoo.plan.run import Run
 from beam_zoo.plan.snippet import Snippet
 from beam_zoo.samples import part_writer
-from beam_zoo.samples.records import Batch, PartRef, in_global_window
+from beam_zoo.samples.records import Batch, PartRef, SnippetBatch, in_global_window
 
 LOGGER = logging.getLogger("beam_zoo")
 REMAINDERS = "remainders"
+B = TypeVar("B", bound=Batch)
 
 
 class Store(beam.DoFn):
@@ -42,11 +43,11 @@ class Store(beam.DoFn):
         self._writer.shutdown()
 
     def start_bundle(self) -> None:
-        self._waiting: dict[Snippet, list[Batch]] = {}
+        self._waiting: dict[Snippet, list[SnippetBatch]] = {}
         self._galaxies: dict[Snippet, int] = {}
         self._writing: deque[Future[PartRef | None]] = deque()
 
-    def process(self, batch: Batch) -> Iterator[PartRef]:
+    def process(self, batch: SnippetBatch) -> Iterator[PartRef]:
         waiting = self._waiting.setdefault(batch.snippet, [])
         waiting.append(dataclasses.replace(batch, pixels={}))
         here = self._galaxies.get(batch.snippet, 0) + len(batch) + len(batch.failures)
@@ -85,14 +86,14 @@ class StoreGathered(beam.DoFn):
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def process(self, gathered: tuple[int, Iterable[Batch]]) -> Iterator[PartRef]:
+    def process(self, gathered: tuple[int, Iterable[SnippetBatch]]) -> Iterator[PartRef]:
         batches = list(gathered[1])
         ref = store(self._run, batches[0].snippet, batches)
         if ref is not None:
             yield ref
 
 
-def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
+def store(run: Run, snippet: Snippet, batches: list[SnippetBatch]) -> PartRef | None:
     """Write a snippet's part; its reference, or None if galaxies were retried and none succeeded."""
     finite = [finite_only(batch.on_host()) for batch in batches]
     ref = part_writer.write_parts(run.plan, run.output, snippet, finite)
@@ -101,7 +102,7 @@ def store(run: Run, snippet: Snippet, batches: list[Batch]) -> PartRef | None:
     return ref
 
 
-def finite_only(batch: Batch) -> Batch:
+def finite_only(batch: B) -> B:
     """The batch, in which galaxies with NaN or infinite outputs are failures: such outputs reach no table."""
     good = np.ones(len(batch), bool)
     failures = []

@@ -11,11 +11,9 @@ from beam_zoo.members.member import Member
 from beam_zoo.tables.statistics import DecisionTree, value_statistics
 
 
-class TablePlan(Protocol):
-    """What the tables need to know: of one run (a Plan) or of several."""
+class StatisticsPlan(Protocol):
+    """What statistics are computed of."""
 
-    @property
-    def command(self) -> str: ...
     @property
     def kind(self) -> str: ...
     @property
@@ -23,9 +21,16 @@ class TablePlan(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]: ...
     @property
-    def tables_fingerprint(self) -> str: ...
-    @property
     def interval(self) -> str: ...
+
+
+class TablePlan(StatisticsPlan, Protocol):
+    """What the tables need to know: of one run (a Plan) or of several."""
+
+    @property
+    def command(self) -> str: ...
+    @property
+    def tables_fingerprint(self) -> str: ...
     def table_rows(self, part: int) -> range:
         """Rows of a table part."""
 
@@ -37,14 +42,14 @@ class TableColumns:
     """The number columns of the tables, and what is computed for them.
 
     Args:
-        plan: what the tables are of.
+        plan: what they are computed of.
 
     Attributes:
         friendly: names of the friendly table's number columns.
         advanced: names of the advanced table's number columns.
     """
 
-    def __init__(self, plan: TablePlan) -> None:
+    def __init__(self, plan: StatisticsPlan) -> None:
         self._tree: DecisionTree | None = None
         if plan.kind == "tree":
             schema = plan.members[0].schema

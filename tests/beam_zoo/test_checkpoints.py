@@ -273,7 +273,7 @@ def test_features(represent, few, tmp_path, case):
 
 def test_a_worker_refuses_a_checkpoint_that_has_changed(few, tmp_path):
     from beam_zoo.inference.handler import MemberHandler
-    from beam_zoo.plan.run import Run
+    from beam_zoo.inference.settings import InferenceSettings
     from pipelines.command_line import parse
     from pipelines.prepare import prepare
 
@@ -281,11 +281,11 @@ def test_a_worker_refuses_a_checkpoint_that_has_changed(few, tmp_path):
     member = checkpoints.member(tmp_path / "m.yaml", path)
     argv = ["--catalogue", few, "--models", member, "--output", tmp_path / "out"]
     run = prepare("predict", parse("predict", "", [str(word) for word in argv])).run
-    assert isinstance(run, Run)
-    MemberHandler(run.plan.members[0], run).load_model()
+    settings = InferenceSettings.of(run)
+    MemberHandler(settings.members[0], settings).load_model()
     checkpoints.tree(path, seed=5)
     with pytest.raises(UserError, match=r"member m: .* has changed since the run was planned"):
-        MemberHandler(run.plan.members[0], run).load_model()
+        MemberHandler(settings.members[0], settings).load_model()
     path.unlink()
     with pytest.raises(UserError, match=r"cannot read the checkpoint .*m\.ckpt"):
-        MemberHandler(run.plan.members[0], run).load_model()
+        MemberHandler(settings.members[0], settings).load_model()

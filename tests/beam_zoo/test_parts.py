@@ -17,7 +17,7 @@ from beam_zoo.errors import StorageFull, UserError
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan import plan_file
 from beam_zoo.samples import part_writer, parts
-from beam_zoo.samples.records import Batch
+from beam_zoo.samples.records import SnippetBatch
 from beam_zoo.storage import files, layout
 
 ROWS = 8
@@ -40,15 +40,15 @@ def batches(made, snippet, *, failed=(), size=2, seed=0):
     for start in range(0, len(offsets), size):
         some = offsets[start : start + size]
         outputs = {m.name: chance.random((len(some), 1, 34), np.float32) for m in made.members}
-        out.append(Batch(snippet, some, np.zeros(len(some), np.uint64), {}, outputs, []))
+        out.append(SnippetBatch(some, np.zeros(len(some), np.uint64), {}, outputs, [], snippet))
     out.append(
-        Batch(
-            snippet,
+        SnippetBatch(
             np.zeros(0, np.int64),
             np.zeros(0, np.uint64),
             {},
             {m.name: np.zeros((0, 1, 34), np.float32) for m in made.members},
             [Failure(o, "image", "gone — für immer", False) for o in failed],
+            snippet,
         )
     )
     return out

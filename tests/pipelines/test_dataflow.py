@@ -11,6 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_zoo.images.failure import Failure
 from beam_zoo.inference.load import STORED, LoadImages
+from beam_zoo.inference.settings import InferenceSettings
 from beam_zoo.plan import plan_file
 from beam_zoo.plan.run import Run
 from beam_zoo.samples import parts
@@ -53,7 +54,7 @@ def test_broken_fusion_stores_the_same_samples(stored, few, tmp_path):
         snippets = p | beam.Create([run.plan.snippet(n) for n in range(run.plan.snippets)])
         loaded = snippets | beam.ParDo(LoadImages(run)).with_outputs(STORED, main="batches")
         batches = loaded.batches | "break before" >> beam.Reshuffle()
-        refs = store(infer(batches, run) | "break after" >> beam.Reshuffle(), run)
+        refs = store(infer(batches, InferenceSettings.of(run)) | "break after" >> beam.Reshuffle(), run)
         assert_that(refs, equal_to([PartRef(n, layout.part_name(n)) for n in range(3)]))
 
     direct.run(build, [])
@@ -76,7 +77,7 @@ def test_batches_of_a_snippet_in_several_bundles(stored, few, tmp_path):
         snippets = p | beam.Create([run.plan.snippet(n) for n in range(run.plan.snippets)])
         loaded = snippets | beam.ParDo(LoadImages(run)).with_outputs(STORED, main="batches")
         cut = (
-            infer(loaded.batches, run)
+            infer(loaded.batches, InferenceSettings.of(run))
             | beam.Map(lambda batch: (int(batch.offsets[0]) % 5, batch))
             | beam.GroupByKey()
             | beam.ParDo(BundlesOfOne())

@@ -11,7 +11,7 @@ from PIL import Image
 from beam_zoo.images import fast_views
 from beam_zoo.images.fast_views import FastView
 from beam_zoo.images.gpu.card_decoder import CardDecoder, NoCardDecoder, OnCard
-from beam_zoo.inference import load
+from beam_zoo.inference import image_loader
 from beam_zoo.runtime import device
 from beam_zoo.samples.records import Batch
 from tests import checkpoints, oracle
@@ -42,7 +42,7 @@ def test_fast_views_are_one_algorithm(predict, few, members, monkeypatch):
     given = [few, members["moving"], "--passes", 2, "--fast_views", "--snippet_size", 9]
     whole = predict(*given)
     some = predict(*given, "--snippets", "0:1")
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    monkeypatch.setitem(image_loader.AHEAD, "cpu", True)
     both = predict(*given, output=some.output)
     assert_same_tables(both, whole)
 
@@ -93,7 +93,7 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
     both = [members["still"], members["moving"]]
     given = ["--passes", 3, "--batch_size", 5, "--max_failure_fraction", 0.5, *options]
     behind = predict(tmp_path / "some.csv", both, *given)
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    monkeypatch.setitem(image_loader.AHEAD, "cpu", True)
     ahead = predict(tmp_path / "some.csv", both, *given)
     assert "no processes can be started" not in ahead.err
     assert_same_tables(ahead, behind)
@@ -134,7 +134,7 @@ def on_card(few, members, predict, monkeypatch, tmp_path):
         assert list(done.table("failures")["id_str"]) == ["gal 0002", "gal 0003", "gal 0020"]
         return done, len(took), len(rows) - len(changed)
 
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    monkeypatch.setitem(image_loader.AHEAD, "cpu", True)
     monkeypatch.setattr(CardDecoder, "decode", counted)
     return both_ways
 
@@ -197,7 +197,7 @@ def test_no_batch_is_pickled(predict, few, members, monkeypatch):
 )
 def test_little_memory(predict, few, members, monkeypatch, changed):
     """What is done to bound the memory of a GPU changes no number."""
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    monkeypatch.setitem(image_loader.AHEAD, "cpu", True)
     monkeypatch.setitem(fast_views.GRID_IMAGES, "cpu", 64)
     both = [members["still"], members["moving"]]
     given = ["--passes", 2, "--batch_size", 5, "--fast_views"]
@@ -210,7 +210,7 @@ def test_little_memory(predict, few, members, monkeypatch, changed):
 
 def test_a_view_that_fails_on_the_device(predict, few, members, monkeypatch):
     """Of one galaxy of a batch: the others are predicted, with the same numbers."""
-    monkeypatch.setitem(load.AHEAD, "cpu", True)
+    monkeypatch.setitem(image_loader.AHEAD, "cpu", True)
     given = ["--passes", 2, "--batch_size", 5, "--fast_views", "--max_failure_fraction", 0.5]
     whole = predict(few, members["moving"], *given)
     bad = np.asarray(Image.open(few.parent / pd.read_csv(few)["file_loc"][7]).convert("RGB"))

@@ -1,0 +1,227 @@
+"""Batches of images: read, decoded, and made into the views that the members need."""
+
+import collections
+import concurrent.futures
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from beam_zoo.errors import one_line
+from beam_zoo.images.batch_views import ViewTask, needed_side, view_task
+from beam_zoo.images.decode import ImageError, read_bytes
+from beam_zoo.images.decoders import (
+    AHEAD,
+    Decoded,
+    Decoders,
+    Decoding,
+    Threads,
+    Wanted,
+    image_failure,
+    view_failure,
+)
+from beam_zoo.images.decoding_processes import Processes
+from beam_zoo.images.failure import Failure
+from beam_zoo.images.gpu.card_decoder import CardDecoder, NoCardDecoder, OnCard
+from beam_zoo.inference import randomness
+from beam_zoo.inference.settings import InferenceSettings
+from beam_zoo.runtime import progress
+from beam_zoo.runtime.device import SideStream, one_thread
+from beam_zoo.runtime.resources import cores
+from beam_zoo.samples.records import Batch
+from beam_zoo.storage.files import is_remote
+from beam_zoo.storage.gcs import CONNECTIONS
+
+LOGGER = logging.getLogger("beam_zoo")
+Image = str | bytes | Failure
+"""Where an image is (a path), its file's content, or why there is none."""
+TOGETHER = 4
+"""Batches that are decoded one after the other where nothing is done ahead.
+
+The encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
+"""
+MOVING = 3
+"""Threads that move batches to a GPU: one that copies raw pixels of 424 px takes 0.15 ms an image (H100, 16 cores)."""
+
+
+class ImageLoader:
+    """Makes batches of images; what is far away is fetched while another batch is predicted.
+
+    For a GPU images are also decoded, and their pixels copied, in the meantime.
+
+    Args:
+        settings: of the ensemble; its device is `cpu` or `cuda`.
+        largest: galaxies of the largest batch.
+    """
+
+    def __init__(self, settings: InferenceSettings, largest: int) -> None:
+        self._settings, self._largest = settings, largest
+        device = settings.device
+        tasks = {
+            task.name: task
+            for task in (view_task(m.view, m.random_of, settings.passes) for m in settings.members)
+        }
+        least_side = needed_side([*tasks.values()]) if settings.fast_images else None
+        decoding = Decoding([*tasks.values()], settings.fast_views, least_side, settings.fast_images)
+        # Waiting for an answer from afar needs no core.
+        self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
+        self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)
+        self._side_stream = SideStream(device)
+        self._together = 1 if AHEAD[device] else TOGETHER
+        # Some are decoded now, as many are fetched, and others are moved to the device, or one is to spare.
+        self._most = 2 * self._together + (MOVING if AHEAD[device] else 1)
+        self._decoders = self._decoders_for(decoding, device)
+        self._started: collections.deque[Callable[[], Batch]] = collections.deque()
+
+    def close(self) -> None:
+        """End the threads and processes."""
+        self._fetching.shutdown(cancel_futures=True)
+        self._moving.shutdown(cancel_futures=True)
+        self._decoders.close()
+
+    def forget(self) -> None:
+        """Leave the batches that a failed bundle has begun."""
+        self._started.clear()
+
+    def add(
+        self,
+        offsets: Sequence[int],
+        ids: Sequence[str],
+        images: Sequence[Image],
+        make: Callable[..., Batch],
+    ) -> Iterator[Batch]:
+        """Begin with the images of a batch; give the batches that are complete, if enough are begun.
+
+        Args:
+            offsets: which number each galaxy has among those of its snippet or bundle.
+            ids: of the galaxies.
+            images: of the galaxies.
+            make: makes the batch of the fields of `Batch`.
+
+        Yields:
+            Batches in the order in which they were added. A galaxy without a usable image is one of their failures.
+        """
+        self._started.append(self._start(offsets, ids, images, make))
+        if len(self._started) == self._most:
+            yield from self._ready()
+
+    def rest(self) -> Iterator[Batch]:
+        """The batches that were added and not given yet."""
+        while self._started:
+            yield from self._ready()
+
+    def _decoders_for(self, decoding: Decoding, device: str) -> Decoders:
+        given = decoding, cores(), device
+        if not AHEAD[device]:
+            return Threads(*given)
+        if not OnCard.suits(decoding):
+            return self._processes(*given)
+        try:
+            return OnCard(CardDecoder(device, MOVING), lambda: self._processes(*given), *given)
+        except NoCardDecoder as error:
+            LOGGER.warning("this GPU decodes no JPEGs (%s): processor cores do, several times slower", error)
+            return self._processes(*given)
+
+    def _processes(self, *given: Any) -> Decoders:
+        try:
+            return Processes(self._largest, self._most, *given)
+        except (OSError, EOFError) as error:  # EOFError: the server could not part
+            LOGGER.warning(
+                "no processes can be started to decode images (%s): threads of the worker do it, several times slower",
+                one_line(error) or type(error).__name__,
+            )
+            return Threads(*given)
+
+    def _ready(self) -> Iterator[Batch]:
+        """The next batches."""
+        now = [self._started.popleft() for _ in range(min(self._together, len(self._started)))]
+        ready = collections.deque(finish() for finish in now)
+        while ready:
+            yield ready.popleft()
+
+    def _start(
+        self,
+        offsets: Sequence[int],
+        ids: Sequence[str],
+        images: Sequence[Image],
+        make: Callable[..., Batch],
+    ) -> Callable[[], Batch]:
+        """Begin to read images; what is returned waits for their batch."""
+        keys = randomness.galaxy_keys([*ids])
+        draws = [self._draw_keys(view.task, keys) for view in self._decoders.views]
+        wanted = [
+            self._wanted(offset, image, [some[index] for some in draws])
+            for index, (offset, image) in enumerate(zip(offsets, images, strict=True))
+        ]
+        decoded = self._decoders.start(wanted)
+
+        def finish() -> Batch:
+            found = decoded()
+            try:
+                good, pixels = self._pixels(found, offsets)
+            finally:
+                found.done()
+            failures = [left for left in found.left if isinstance(left, Failure)]
+            if failures:
+                progress.add(self._settings.progress, failed=len(failures))
+            return make(
+                offsets=np.array(offsets, np.int64)[good],
+                galaxy_keys=keys[good],
+                pixels=pixels,
+                outputs={},
+                failures=failures,
+            )
+
+        if AHEAD[self._settings.device]:
+            return self._moving.submit(finish).result
+        return finish
+
+    def _draw_keys(self, task: ViewTask, keys: np.ndarray) -> list[list[int | None]]:
+        """Where the draws of each image's views start; None for the one view without random draws."""
+        if task.member is None:
+            return [[None]] * len(keys)
+        seed, passes = self._settings.seed, self._settings.pass_numbers
+        draws = randomness.draw_keys(keys, seed=seed, member=task.member, purpose="view", passes=passes)
+        return draws.tolist()
+
+    def _wanted(self, offset: int, image: Image, keys: list[list[int | None]]) -> Callable[[], Wanted]:
+        """Begin to fetch an image from afar; what is returned waits for it."""
+        if isinstance(image, str) and is_remote(image):
+            return functools.partial(_fetched, offset, self._fetching.submit(read_bytes, image), keys)
+        return functools.partial(Wanted, offset, image, keys)
+
+    def _pixels(self, found: Decoded, offsets: Sequence[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+        """Which images are good, and their pixels. Views that fail now become failures among what is found."""
+
+        def good() -> list[int]:
+            return [index for index, left in enumerate(found.left) if not isinstance(left, Failure)]
+
+        def collect(chosen: list[int]) -> dict[str, torch.Tensor]:
+            pixels = {}
+            with self._side_stream():
+                for number, (view, memory) in enumerate(zip(self._decoders.views, found.memory, strict=True)):
+                    left: list[Any] = [found.left[index] for index in chosen]
+                    own = [one[number] for one in left]
+                    pixels[view.task.name] = view.collect(memory, chosen, own, self._settings.device)
+            return pixels
+
+        try:
+            return good(), collect(good())
+        except Exception:  # One by one, to find whose view it is.
+            for index in good():
+                try:
+                    collect([index])
+                except Exception as error:
+                    found.left[index] = view_failure(offsets[index], error)
+        return good(), collect(good())
+
+
+def _fetched(offset: int, file: concurrent.futures.Future[bytes], keys: list[list[int | None]]) -> Wanted:
+    """Wait for an image from afar."""
+    try:
+        return Wanted(offset, file.result(), keys)
+    except ImageError as error:
+        return Wanted(offset, image_failure(offset, error), keys)
