@@ -39,6 +39,7 @@ def write_plan(
     from beam_zoo.members.resolve import resolve
     from beam_zoo.plan import plan as plans
     from beam_zoo.plan import plan_file
+    from beam_zoo.plan.planned_catalogue import PlannedCatalogue
     from beam_zoo.runtime.versions import versions
     from tests import checkpoints
 
@@ -46,14 +47,7 @@ def write_plan(
     resolved = tuple(resolve(read_member(str(y)), None, str(output), represent=False)[0] for y in yamls)
     order = np.random.default_rng(1).permutation(rows) if shuffled else np.arange(rows)
     ids = pa.array([f"galaxy-{number:09d}" for number in order])
-    catalogue = {
-        "location": "none",
-        "files": [],
-        "checked": [],
-        "limit": None,
-        "sha256": str(shuffled),
-        "probes": [],
-    }
+    catalogue = PlannedCatalogue("none", (), None, None, str(shuffled))
     made = plans.Plan(
         command="predict",
         rows=rows,

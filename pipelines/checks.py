@@ -119,8 +119,8 @@ def settings_fit(command: str, options: Options, members: tuple[Member, ...]) ->
 
 def find_catalogue(location: str, old: Plan | None) -> Catalogue | None:
     """The catalogue, or None where it is gone and the plan made from it is still there."""
-    before = old.catalogue if old is not None and old.catalogue["location"] == location else None
-    if before and not os.path.exists(location) and not any(exists(file) for file, _, _ in before["files"]):
+    before = old.catalogue if old is not None and old.catalogue.location == location else None
+    if before and not os.path.exists(location) and not any(exists(file.path) for file in before.files):
         print(f"{location} is not there any more: going on with the plan made from it", file=sys.stderr)
         return None
     return find(os.path.expanduser(location))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,6 +12,7 @@ from beam_zoo.members.member import Member
 from beam_zoo.plan import plan as plans
 from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.planned_catalogue import PlannedCatalogue, RowChecks
 from beam_zoo.plan.rows import CarriedDigest
 from beam_zoo.runtime.versions import versions
 from beam_zoo.storage import output as outputs
@@ -26,13 +26,13 @@ class PlannedRows:
     """The rows of a catalogue, as a plan has them.
 
     Attributes:
-        catalogue: where they are from, see `Plan.catalogue`.
+        catalogue: where they are from.
         count: how many there are.
         carried: names of the carried columns.
         carried_digest: SHA-256 of their content, or an empty string.
     """
 
-    catalogue: dict[str, Any]
+    catalogue: PlannedCatalogue
     count: int
     carried: tuple[str, ...]
     carried_digest: str
@@ -64,22 +64,22 @@ def planned_rows(
         assert old is not None
         if inputs.carry != old.carried:
             raise UserError(f"there is no catalogue {inputs.catalogue} any more to carry other columns from")
-        return PlannedRows(
-            {**old.catalogue, "limit": inputs.limit}, old.rows, old.carried, old.carried_digest
-        )
-    checked = {
-        "limit": inputs.limit,
-        "image_root_given": bool(inputs.image_root),
-        "allow_outside": inputs.allow_outside,
-        "image_root": root,
-        "snippet_size": snippet_size,
-        "remote": remote,
-    }
-    stamps = {"location": inputs.catalogue, "files": catalogue.stamps(), "checked": checked}
+        before = dataclasses.replace(old.catalogue, limit=inputs.limit)
+        return PlannedRows(before, old.rows, old.carried, old.carried_digest)
+    checked = RowChecks(
+        limit=inputs.limit,
+        image_root_given=bool(inputs.image_root),
+        allow_outside=inputs.allow_outside,
+        image_root=root,
+        snippet_size=snippet_size,
+        remote=remote,
+    )
+    location, files = str(inputs.catalogue), catalogue.stamps()
     if old is not None and old.carried == inputs.carry:
-        before = old.catalogue["files"], old.catalogue["checked"]
-        if before == (stamps["files"], checked):
-            return PlannedRows({**old.catalogue, **stamps}, old.rows, old.carried, old.carried_digest)
+        before = old.catalogue
+        if (before.files, before.checked) == (files, checked):
+            before = dataclasses.replace(before, location=location)
+            return PlannedRows(before, old.rows, old.carried, old.carried_digest)
     checker = Checker(
         root, root_given=bool(inputs.image_root), allow_outside=inputs.allow_outside, remote=remote
     )
@@ -87,12 +87,9 @@ def planned_rows(
     for batch in limited(catalogue.batches(inputs.carry), inputs.limit):
         checker.add(batch)
         carried.add(batch)
-    content = {
-        "probes": old.catalogue["probes"] if old else [],
-        "limit": inputs.limit,
-        "sha256": checker.finish(catalogue, inputs.limit),
-        **stamps,
-    }
+    probes = old.catalogue.probes if old else ()
+    digest = checker.finish(catalogue, inputs.limit)
+    content = PlannedCatalogue(location, files, checked, inputs.limit, digest, probes)
     return PlannedRows(content, checker.rows, inputs.carry, carried.finish())
 
 
@@ -156,9 +153,9 @@ def with_probed_images(
     """
     if old is None:
         assert catalogue is not None
-        limit = plan.catalogue["limit"]
+        limit = plan.catalogue.limit
         probes = probe_new(catalogue, plan.rows, limit, plan.image_root, max_failure_fraction)
-        return dataclasses.replace(plan, catalogue={**plan.catalogue, "probes": probes})
+        return dataclasses.replace(plan, catalogue=dataclasses.replace(plan.catalogue, probes=probes))
     if missing:
         probe_rest(plan, output, plan.image_root, missing, max_failure_fraction)
     return plan
@@ -190,7 +187,7 @@ def publish(
 
     def rows() -> Iterator[pa.RecordBatch]:  # the catalogue once more, now with the carried columns
         assert catalogue is not None
-        return limited(catalogue.batches(plan.carried), plan.catalogue["limit"])
+        return limited(catalogue.batches(plan.carried), plan.catalogue.limit)
 
     with storage(output):
         if overwrite:

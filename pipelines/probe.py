@@ -8,18 +8,18 @@ from beam_zoo.catalogue.read import LOCATION, Catalogue, limited
 from beam_zoo.errors import UserError
 from beam_zoo.images.decode import ImageError, decode, image_path, read_bytes
 from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.planned_catalogue import KnownImage
 
 PROBES = 16
-Probes = list[list[str]]
 
 
 def probe_new(
     catalogue: Catalogue, rows: int, limit: int | None, root: str, max_failure_fraction: float
-) -> Probes:
+) -> tuple[KnownImage, ...]:
     """Open images spread over the catalogue of a new run.
 
     Returns:
-        Location and SHA-256 of those that could be read: a run that goes on holds them against what it finds.
+        Those that could be read.
 
     Raises:
         UserError: none can be opened, unless every failure is allowed.
@@ -34,7 +34,7 @@ def probe_rest(plan: Plan, output: str, root: str, missing: list[int], max_failu
         UserError: none can be opened, or an image is another file than when the run was planned.
     """
     seen = False
-    for location, digest in plan.catalogue.get("probes", []):
+    for location, digest in plan.catalogue.probes:
         try:
             found = hashlib.sha256(read_bytes(image_path(location, root))).hexdigest()
         except ImageError:
@@ -79,8 +79,8 @@ def _spread_over_rest(plan: Plan, output: str, missing: list[int], galaxies: int
         start += snippet.size
 
 
-def _open(locations: Iterator[str], root: str, max_failure_fraction: float) -> Probes:
-    found: Probes = []
+def _open(locations: Iterator[str], root: str, max_failure_fraction: float) -> tuple[KnownImage, ...]:
+    found: list[KnownImage] = []
     opened = tried = 0
     reason = ""
     for location in locations:
@@ -89,16 +89,16 @@ def _open(locations: Iterator[str], root: str, max_failure_fraction: float) -> P
             if not location:
                 raise ImageError(f"a row without {LOCATION}", may_pass=False)
             data = read_bytes(image_path(location, root))
-            found.append([location, hashlib.sha256(data).hexdigest()])
+            found.append(KnownImage(location, hashlib.sha256(data).hexdigest()))
             decode(data)
             opened += 1
         except ImageError as error:
             reason = reason or str(error)
     if opened or not tried:
-        return found
+        return tuple(found)
     if max_failure_fraction >= 1:
         print(f"warning: none of {tried} images can be opened, first: {reason}", file=sys.stderr)
-        return found
+        return tuple(found)
     raise UserError(
         f"none of {tried} images spread over what is to be predicted can be opened (first: {reason}): "
         "check --image_root, or give --max_failure_fraction 1 to go on all the same"

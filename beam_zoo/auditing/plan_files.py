@@ -26,7 +26,7 @@ def require_usable(plan: Plan) -> None:
         value, least = getattr(plan, name), int(name != "first_pass")
         if not isinstance(value, int) or isinstance(value, bool) or (name != "seed" and value < least):
             raise ValueError(f"{name} is {one_line(repr(value), 80)}")
-    texts = (*plan.carried, plan.carried_digest, plan.catalogue["sha256"])
+    texts = (*plan.carried, plan.carried_digest, plan.catalogue.sha256)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a carried column or a digest is no text")
     if plan.command not in ("predict", "represent"):
@@ -72,7 +72,7 @@ def _check_rows(plan: Plan, output: str, findings: Findings) -> None:
         return
     if checker.rows != plan.rows:
         findings.add(folder, f"holds {checker.rows:,} rows, and plan.json says {plan.rows:,}")
-    _compare_digests(folder, "ids and locations", digest, plan.catalogue["sha256"], findings)
+    _compare_digests(folder, "ids and locations", digest, plan.catalogue.sha256, findings)
 
 
 def check_carried(plan: Plan, output: str, findings: Findings) -> None:

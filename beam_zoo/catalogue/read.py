@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from beam_zoo.catalogue.csv_files import cast_csv, csv_batches, csv_header, narrow_types
 from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 from beam_zoo.storage import files, gcs
+from beam_zoo.storage.files import FileStamp
 
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
@@ -39,13 +40,13 @@ class Catalogue:
     kind: str
     folder: str
 
-    def stamps(self) -> list[list[Any]]:
-        """Path, size and time of change of every file; the same while no file is changed."""
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Of every file; the same while no file is changed."""
         stamps = []
         for file in self.files:
             with _one_line_errors(file):
                 stamps.append(files.stamp(file))
-        return stamps
+        return tuple(stamps)
 
     def require(self, carry: tuple[str, ...] = ()) -> None:
         """Refuse a catalogue without these columns, before its rows are read.

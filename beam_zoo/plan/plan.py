@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.members.member import Member
+from beam_zoo.plan.planned_catalogue import PlannedCatalogue
 from beam_zoo.plan.rows import read_part, read_schema, read_snippet
 from beam_zoo.plan.snippet import Snippet
 from beam_zoo.storage.layout import PLAN
@@ -30,7 +31,7 @@ class Plan:
     Attributes:
         command: `predict` or `represent`.
         rows: number of the catalogue's rows.
-        catalogue: `location`, `files` (path, size, time), `limit`, and `sha256` of ids and locations.
+        catalogue: its files and its content.
         image_root: where relative image paths started when the plan was made.
         snippet_size: rows of a snippet.
         members: the ensemble, in the order of the command line.
@@ -52,7 +53,7 @@ class Plan:
 
     command: str
     rows: int
-    catalogue: dict[str, Any]
+    catalogue: PlannedCatalogue
     image_root: str
     snippet_size: int
     members: tuple[Member, ...]
@@ -122,8 +123,8 @@ class Plan:
         """Everything that can change a number, by its name in error lines."""
         return {
             "command": self.command,
-            "catalogue": self.catalogue["sha256"],
-            "limit": self.catalogue["limit"],
+            "catalogue": self.catalogue.sha256,
+            "limit": self.catalogue.limit,
             "snippet_size": self.snippet_size,
             "first_pass": self.first_pass,
             "passes": self.passes,
@@ -158,7 +159,7 @@ class Plan:
 
     def rows_folder(self, output: str) -> str:
         """Where the rows of this plan are."""
-        return self._folder_of(output, "rows", self.catalogue["sha256"])
+        return self._folder_of(output, "rows", self.catalogue.sha256)
 
     def carried_folder(self, output: str) -> str:
         """Where the carried columns of this plan are."""

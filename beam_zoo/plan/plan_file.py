@@ -17,8 +17,11 @@ import pyarrow as pa
 
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import UserError
-from beam_zoo.members.member import Member, from_json, to_json
+from beam_zoo.members.member import Member, to_json
+from beam_zoo.members.member import from_json as member_of
 from beam_zoo.plan.plan import FORMAT, Plan
+from beam_zoo.plan.planned_catalogue import PlannedCatalogue
+from beam_zoo.plan.planned_catalogue import from_json as catalogue_of
 from beam_zoo.plan.rows import RowWriter, rows_file
 from beam_zoo.storage.files import (
     compare_and_swap,
@@ -60,15 +63,20 @@ def _parse(data: bytes, path: str) -> Plan:
             raise UserError(
                 f"{path} was made by another version of this program: use that, or another --output"
             )
-        members = content.pop("members")
-        for cls, found in ((Plan, content), *((Member, member) for member in members)):
+        members, catalogue = content.pop("members"), content.pop("catalogue")
+        parts = (Plan, content), (PlannedCatalogue, catalogue), *((Member, member) for member in members)
+        for cls, found in parts:
             if unknown := sorted(set(found) - {field.name for field in dataclasses.fields(cls)}):
                 raise UserError(
                     f"{path} was made by a newer version of this program (it has {unknown[0]!r}): "
                     "use that version, or another --output"
                 )
-        carried = tuple(content["carried"])
-        return Plan(**{**content, "members": tuple(map(from_json, members)), "carried": carried})
+        values = {
+            "members": tuple(map(member_of, members)),
+            "catalogue": catalogue_of(catalogue),
+            "carried": tuple(content["carried"]),
+        }
+        return Plan(**{**content, **values})
     except ValueError as error:
         raise UserError(f"cannot read the plan {path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
@@ -155,7 +163,7 @@ def update(old: Plan, plan: Plan, output: str, batches: Iterator[pa.RecordBatch]
         raise UserError(
             f"another job has just planned something else in {output}: look what it does, then run again"
         )
-    if _content(there) == json.loads(json.dumps(_content(plan))):
+    if _content(there) == _content(plan):
         return
     changed = UserError(f"another job has just changed the plan of {output}: run the same command again")
     if there != old:
@@ -174,4 +182,7 @@ def _path(output: str) -> str:
 def _content(plan: Plan) -> dict[str, Any]:
     members = [to_json(member) for member in plan.members]
     fields = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
-    return {"format": FORMAT, **fields, "carried": list(plan.carried), "members": members}
+    catalogue = {**vars(plan.catalogue), "checked": plan.catalogue.checked and vars(plan.catalogue.checked)}
+    # As JSON restores it: lists in the place of tuples.
+    content = {"format": FORMAT, **fields, "catalogue": catalogue, "members": members}
+    return dict(json.loads(json.dumps(content)))

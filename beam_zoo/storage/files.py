@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from beam_zoo.errors import StorageFull, UserError, one_line
 from beam_zoo.storage import gcs, local
@@ -221,16 +221,30 @@ def size(path: str) -> int:
     return stamp(path)[1]
 
 
-def stamp(path: str) -> list[Any]:
-    """Path, size in bytes, and time of the last change (of an object: generation) of a file.
+class FileStamp(NamedTuple):
+    """What tells a file from a changed one.
+
+    Attributes:
+        path: of the file.
+        size: bytes.
+        changed: time of the last change, in ns; of an object its generation.
+    """
+
+    path: str
+    size: int
+    changed: int
+
+
+def stamp(path: str) -> FileStamp:
+    """The stamp of a file.
 
     Raises:
         OSError: there is none.
     """
     if is_object(path):
-        return [path, *gcs.stat(path)]
+        return FileStamp(path, *gcs.stat(path))
     status = os.stat(path)
-    return [path, status.st_size, status.st_mtime_ns]
+    return FileStamp(path, status.st_size, status.st_mtime_ns)
 
 
 def names(folder: str) -> list[str]:

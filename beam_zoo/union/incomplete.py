@@ -28,7 +28,7 @@ def refuse_incomplete(union: Union, stored: Sequence[parts.Stored], work: str) -
         UserError: a galaxy lacks samples.
         StorageFull: the disk or the quota is full.
     """
-    if len({source.plan.catalogue["sha256"] for source in union.sources}) == 1:
+    if len({source.plan.catalogue.sha256 for source in union.sources}) == 1:
         return
     path = os.path.join(work, "incomplete.npy")
     # First a bit for each run that has the galaxy, then 1 for each galaxy that is incomplete.

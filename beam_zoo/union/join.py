@@ -69,7 +69,7 @@ def join_by_id(catalogues: Sequence[tuple[Plan, str]], folder: str) -> tuple[lis
     Raises:
         StorageFull: the disk or the quota is full.
     """
-    digests = [plan.catalogue["sha256"] for plan, _ in catalogues]
+    digests = [plan.catalogue.sha256 for plan, _ in catalogues]
     # Most often all runs have one catalogue: the same ids and locations need no join.
     first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
     distinct = sorted(first.values())

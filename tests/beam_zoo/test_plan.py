@@ -18,9 +18,11 @@ from beam_zoo.members.member import Member
 from beam_zoo.plan import plan as plans
 from beam_zoo.plan import plan_file
 from beam_zoo.plan.plan import Plan
+from beam_zoo.plan.planned_catalogue import KnownImage, PlannedCatalogue, RowChecks
 from beam_zoo.plan.rows import CarriedDigest
 from beam_zoo.storage import files
 from beam_zoo.storage import output as outputs
+from beam_zoo.storage.files import FileStamp
 
 CARRIED = ("ra", "name")
 NAME = f"{files.sha256(b'weights')[:16]}.ckpt"
@@ -38,7 +40,7 @@ def _member(name: str = "a", **changes: Any) -> Member:
 
 def _plan(rows: int, snippet_size: int, **changes: Any) -> Plan:
     settings: dict[str, Any] = {
-        "command": "predict", "rows": rows, "catalogue": {"sha256": "f", "limit": None, "files": []},
+        "command": "predict", "rows": rows, "catalogue": PlannedCatalogue("c.csv", (), None, None, "f"),
         "image_root": "/images", "snippet_size": snippet_size, "members": (_member(),), "first_pass": 0,
         "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED, "carried_digest": "c" * 64, "versions": {},
     }  # fmt: skip
@@ -91,6 +93,18 @@ def test_rows_come_back(
     assert [row for part in parts for row in part.to_pylist()] == table.to_pylist()
     assert parts[0].schema.field("ra").type == pa.float64()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_plan"]
+
+
+def test_the_catalogue_comes_back(tmp_path: Path) -> None:
+    checks = RowChecks(9, True, False, "/images", 5, False)
+    stamps, probes = (FileStamp("c.csv", 7, 123),), (KnownImage("0.jpg", "e" * 64),)
+    catalogue = PlannedCatalogue("c.csv", stamps, checks, 9, "f", probes)
+    plan, output = _plan(9, 5, catalogue=catalogue), str(tmp_path / "out")
+    plan_file.write(plan, output, _batches(_table(9), 4), {})
+    assert plan_file.read(output) == plan
+    stored = json.loads((tmp_path / "out" / "_plan" / "plan.json").read_text())["catalogue"]
+    assert stored["files"] == [["c.csv", 7, 123]] and stored["probes"] == [["0.jpg", "e" * 64]]
+    assert stored["checked"]["image_root_given"] is True
 
 
 def test_dictionaries_inside_of_lists_are_carried(tmp_path: Path) -> None:
@@ -238,8 +252,11 @@ def test_a_plan_that_is_gone_is_not_updated(tmp_path: Path) -> None:
         ({"precision": "bf16"}, "precision (fp32 there, bf16 now)"),
         ({"snippet_size": 7}, "snippet_size (5 there, 7 now)"),
         ({"command": "represent", "carried": ()}, "command (predict there, represent now)"),
-        ({"catalogue": {"sha256": "e", "limit": None}}, "catalogue (its ids, image paths or rows)"),
-        ({"catalogue": {"sha256": "e", "limit": 9}}, "limit (none there, 9 now)"),
+        (
+            {"catalogue": PlannedCatalogue("c.csv", (), None, None, "e")},
+            "catalogue (its ids, image paths or rows)",
+        ),
+        ({"catalogue": PlannedCatalogue("c.csv", (), None, 9, "e")}, "limit (none there, 9 now)"),
         ({"members": (_member("b"),)}, "members (a is there only)"),
         ({"members": (_member(), _member("b"))}, "members (b is now only)"),
         ({"members": (_member(sha256="1"),)}, "sha256 of member a"),
@@ -257,7 +274,8 @@ def test_differences_are_named(changes: dict[str, Any], words: str) -> None:
 def test_what_moves_no_number_is_no_difference() -> None:
     old = _plan(10, 5, members=(_member("a"), _member("b")))
     moved = (_member("a", path="/elsewhere.ckpt", checkpoint="b.ckpt", trust_checkpoint=True), _member("b"))
-    catalogue = {**old.catalogue, "location": "elsewhere.csv", "files": [["x", 1, 2]]}
+    stamps = (FileStamp("x", 1, 2),)
+    catalogue = dataclasses.replace(old.catalogue, location="elsewhere.csv", files=stamps)
     new = dataclasses.replace(old, image_root="/x", carried=(), members=moved, catalogue=catalogue)
     assert plans.differences(old, new) == [] and new.fingerprint == old.fingerprint
     swapped = dataclasses.replace(old, members=old.members[::-1])
@@ -278,6 +296,8 @@ def test_damaged_plans_are_one_line(tmp_path: Path) -> None:
         (json.dumps({**content, "format": 999}), "another version"),
         (json.dumps({**content, "zoom": 2, "angle": 1}), newer.format("angle")),
         (json.dumps({**content, "members": newer_member}), newer.format("colour")),
+        (json.dumps({**content, "catalogue": {**content["catalogue"], "x": 1}}), newer.format("x")),
+        (json.dumps({**content, "catalogue": 7}), "is damaged"),
         (json.dumps({name: content[name] for name in content if name != "seed"}), "is damaged"),
         (json.dumps([content]), "is damaged"),
     ):
