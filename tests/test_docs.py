@@ -1,9 +1,17 @@
-"""What the documentation names is there."""
+"""What the documentation names is there, and its commands run."""
 
+import io
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from tests import galaxies
 
 REPO = Path(__file__).parents[1]
 PAGES = [REPO / "README.md", REPO / "CHANGELOG.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -37,3 +45,45 @@ def test_every_page_is_listed():
     for page in (REPO / "docs").glob("*.md"):
         if page.name != "performance-history.md":
             assert f"docs/{page.name}" in readme, page.name
+
+
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN, NOT_RUN = ("sh", "python"), ("sh not-run", "yaml", "text")
+
+
+def blocks(page, *kinds):
+    """(kind, content) of the page's blocks of these kinds, or of all."""
+    return [(kind, text) for kind, text in BLOCK.findall(page.read_text()) if not kinds or kind in kinds]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page):
+    assert {kind for kind, _ in blocks(page)} <= {*RUN, *NOT_RUN}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUN)], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
+    """One after the other, in a folder with the catalogue that the quickstart shows, its images and two members."""
+    [catalogue] = [text for _, text in blocks(REPO / "docs" / "quickstart.md", "text") if "id_str" in text]
+    (tmp_path / "galaxies.csv").write_text(catalogue)
+    rows = pd.read_csv(io.StringIO(catalogue))
+    galaxies.simulated(tmp_path / "sky", len(rows))
+    (tmp_path / "images").mkdir()
+    for location, image in zip(rows["file_loc"], sorted((tmp_path / "sky").rglob("*.jpg")), strict=True):
+        shutil.move(image, tmp_path / location)
+    for name in "ab":
+        member = (REPO / "examples" / "members" / f"demo_{name}.yaml").read_text()
+        member = member.replace(f"demo_{name}.ckpt", f"{REPO}/examples/members/demo_{name}.ckpt")
+        member = member.replace("schema.yaml", f"{REPO}/examples/members/schema.yaml")
+        (tmp_path / f"{name}.yaml").write_text(member)
+    monkeypatch.chdir(tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for kind, text in blocks(page, *RUN):
+        if kind == "sh":
+            subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", text], check=True, env=os.environ | {"PATH": path}
+            )
+        else:
+            exec(compile(text, str(page), "exec"), {"__name__": "__main__"})
+    manifest = pd.read_json(tmp_path / "OUT" / "manifest.json", typ="series")
+    assert manifest["rows_predicted"] == len(rows)
