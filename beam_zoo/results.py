@@ -9,8 +9,7 @@
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -36,8 +35,6 @@ from beam_zoo.storage.layout import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from beam_zoo.union.output_samples import OutputSamples
 
 COMMANDS = ("predict", "represent", "aggregate")
 
@@ -170,7 +167,9 @@ class Output:
         """
         self._require(SAMPLES)
         if self.command == "aggregate":
-            return _given(_samples_of_sources(self.path), arrow)
+            from beam_zoo.union.output_samples import read_samples  # imports Beam, which takes a second
+
+            return _given(read_samples(self.path), arrow)
         return _given(self._stored(SAMPLES), arrow)
 
     @overload
@@ -290,31 +289,3 @@ def _in_order(tables: list[pa.Table], plan: Plan, output: str, snippet: int) -> 
     place = {galaxy: index for index, galaxy in enumerate(ids.to_pylist())}
     places = np.array([place[galaxy] for galaxy in table.column(ID).to_pylist()])
     return table.take(pa.array(np.argsort(places, kind="stable")))
-
-
-def _samples_of_sources(output: str) -> pa.Table:
-    """The samples that the tables of an aggregate were made of, each once."""
-    from beam_zoo.union.output_samples import open_samples
-
-    with tempfile.TemporaryDirectory(prefix="beam_zoo-") as work:
-        return pa.concat_tables([*_sample_tables(open_samples(output, work))])
-
-
-def _sample_tables(opened: "OutputSamples") -> Iterator[pa.Table]:
-    """One table per table part; a galaxy that lacks samples has rows for those that it has."""
-    union = opened.union
-    numbers = [pa.field(name, pa.float32()) for name in union.outputs]
-    schema = pa.schema([(ID, pa.string()), ("member", pa.string()), ("pass", pa.int32()), *numbers])
-    for number in range(union.table_parts):
-        rows, tables = [np.zeros(0, np.int64)], [schema.empty_table()]
-        for some in opened.read_table_part(number).galaxies:
-            count = len(some.held)
-            members, passes = zip(*(union.ensemble.samples[place] for place in some.held), strict=True)
-            values = some.samples.reshape(len(some.ids) * count, len(union.outputs))
-            columns = [np.repeat(np.array(some.ids, object), count), members * len(some.ids)]
-            columns += [passes * len(some.ids), *np.ascontiguousarray(values.T)]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-            rows.append(np.repeat(some.rows, count))
-            tables.append(pa.table(arrays, schema=schema))
-        order = np.argsort(np.concatenate(rows), kind="stable")
-        yield pa.concat_tables(tables).take(pa.array(order))

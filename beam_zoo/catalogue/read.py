@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from beam_zoo.catalogue.csv_files import cast_csv, csv_batches, csv_header, narrow_types
 from beam_zoo.errors import UserError, did_you_mean, near_path, one_line
 from beam_zoo.storage import files, gcs
-from beam_zoo.storage.files import FileStamp
+from beam_zoo.storage.stamps import FileStamp, stamp
 
 ID, LOCATION = "id_str", "file_loc"
 BATCH_ROWS = 65_536
@@ -45,7 +45,7 @@ class Catalogue:
         stamps = []
         for file in self.files:
             with _one_line_errors(file):
-                stamps.append(files.stamp(file))
+                stamps.append(stamp(file))
         return tuple(stamps)
 
     def require(self, carry: tuple[str, ...] = ()) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from beam_zoo.storage.files import FileStamp
+from beam_zoo.storage.stamps import FileStamp
 
 
 class KnownImage(NamedTuple):

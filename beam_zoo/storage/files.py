@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from beam_zoo.errors import StorageFull, UserError, one_line
 from beam_zoo.storage import gcs, local
@@ -218,33 +218,7 @@ def size(path: str) -> int:
     Raises:
         OSError: there is none.
     """
-    return stamp(path)[1]
-
-
-class FileStamp(NamedTuple):
-    """What tells a file from a changed one.
-
-    Attributes:
-        path: of the file.
-        size: bytes.
-        changed: time of the last change, in ns; of an object its generation.
-    """
-
-    path: str
-    size: int
-    changed: int
-
-
-def stamp(path: str) -> FileStamp:
-    """The stamp of a file.
-
-    Raises:
-        OSError: there is none.
-    """
-    if is_object(path):
-        return FileStamp(path, *gcs.stat(path))
-    status = os.stat(path)
-    return FileStamp(path, status.st_size, status.st_mtime_ns)
+    return gcs.stat(path)[0] if is_object(path) else os.stat(path).st_size
 
 
 def names(folder: str) -> list[str]:

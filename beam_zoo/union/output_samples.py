@@ -1,12 +1,16 @@
-"""The samples of a finished output, as a union of the runs that store them: for `export` and `audit`."""
+"""The samples of a finished output, as a union of the runs that store them: for `export`, `audit` and the library."""
 
 import dataclasses
 import os
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from beam_zoo.catalogue.read import ID
 from beam_zoo.errors import UserError
 from beam_zoo.images.failure import Failure
 from beam_zoo.samples import parts
@@ -111,6 +115,36 @@ def open_samples(output: str, work: str) -> OutputSamples:
         part_rows=manifest["rows_per_table_part"],
     )
     return OutputSamples(union, stored, reorder_samples(union, stored))
+
+
+def read_samples(output: str) -> pa.Table:
+    """The samples that the tables of an aggregate were made of, each once: one row per galaxy, member and pass.
+
+    Raises:
+        UserError: a source is not there any more, or has changed.
+    """
+    with tempfile.TemporaryDirectory(prefix="beam_zoo-") as work:
+        return pa.concat_tables([*_sample_tables(open_samples(output, work))])
+
+
+def _sample_tables(opened: OutputSamples) -> Iterator[pa.Table]:
+    """One table per table part; a galaxy that lacks samples has rows for those that it has."""
+    union = opened.union
+    numbers = [pa.field(name, pa.float32()) for name in union.outputs]
+    schema = pa.schema([(ID, pa.string()), ("member", pa.string()), ("pass", pa.int32()), *numbers])
+    for number in range(union.table_parts):
+        rows, tables = [np.zeros(0, np.int64)], [schema.empty_table()]
+        for some in opened.read_table_part(number).galaxies:
+            count = len(some.held)
+            members, passes = zip(*(union.ensemble.samples[place] for place in some.held), strict=True)
+            values = some.samples.reshape(len(some.ids) * count, len(union.outputs))
+            columns = [np.repeat(np.array(some.ids, object), count), members * len(some.ids)]
+            columns += [passes * len(some.ids), *np.ascontiguousarray(values.T)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            rows.append(np.repeat(some.rows, count))
+            tables.append(pa.table(arrays, schema=schema))
+        order = np.argsort(np.concatenate(rows), kind="stable")
+        yield pa.concat_tables(tables).take(pa.array(order))
 
 
 def _manifest(output: str) -> dict[str, Any]:

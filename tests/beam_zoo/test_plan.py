@@ -22,7 +22,7 @@ from beam_zoo.plan.planned_catalogue import KnownImage, PlannedCatalogue, RowChe
 from beam_zoo.plan.rows import CarriedDigest
 from beam_zoo.storage import files
 from beam_zoo.storage import output as outputs
-from beam_zoo.storage.files import FileStamp
+from beam_zoo.storage.stamps import FileStamp
 
 CARRIED = ("ra", "name")
 NAME = f"{files.sha256(b'weights')[:16]}.ckpt"

@@ -17,6 +17,7 @@ import pytest
 from beam_zoo.plan import plan_file
 from beam_zoo.samples import parts
 from beam_zoo.storage import files, gcs
+from beam_zoo.storage.stamps import stamp
 from pipelines import audit, export, finish, probe
 from tests import checkpoints, galaxies
 
@@ -71,7 +72,7 @@ def test_what_is_stored_is_not_predicted_again(predict, bucket, few, sky, trees,
     output = bucket.path("out")
     assert predict(sky, trees, *OPTIONS, output=output).code == 0
     before = objects(bucket)
-    stamps = {name: files.stamp(f"{output}/{name}") for name in before if "samples" in name}
+    stamps = {name: stamp(f"{output}/{name}") for name in before if "samples" in name}
     lost = ["samples/part-0000002.parquet", "friendly/part-000000.parquet", "manifest.json"]
     files.remove(*(f"{output}/{name}" for name in lost))
     shutil.copy(trees[0].with_suffix(".ckpt"), trees[0].with_suffix(".away"))
@@ -82,7 +83,7 @@ def test_what_is_stored_is_not_predicted_again(predict, bucket, few, sky, trees,
         shutil.move(trees[0].with_suffix(".away"), trees[0].with_suffix(".ckpt"))
     assert run.code == 0, run.err
     assert objects(bucket) == before
-    changed = [name for name, stamp in stamps.items() if files.stamp(f"{output}/{name}") != stamp]
+    changed = [name for name, was in stamps.items() if stamp(f"{output}/{name}") != was]
     assert changed == [lost[0]]
     assert files.read_json(f"{output}/manifest.json")["rows_reused"] == 19
 
