@@ -24,9 +24,16 @@ SNIPPET = 16 * BATCH
 """Galaxies of a part: with --compile a batch that is not full costs as much as one that is."""
 WAYS = {
     "bf16": ["--precision", "bf16"],
-    "bf16, fast": ["--precision", "bf16", "--fast_images", "--fast_views"],
+    "bf16, fast": ["--precision", "bf16", "--fast_images", "--fast_views", "--gpu_decoder"],
     "bf16 compiled": ["--precision", "bf16", "--compile"],
-    "bf16 compiled, fast": ["--precision", "bf16", "--compile", "--fast_images", "--fast_views"],
+    "bf16 compiled, fast": [
+        "--precision",
+        "bf16",
+        "--compile",
+        "--fast_images",
+        "--fast_views",
+        "--gpu_decoder",
+    ],
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from beam_zoo.catalogue.read import ID, LOCATION, Catalogue, find
 from beam_zoo.errors import UserError, near_path
+from beam_zoo.images.decoders import AHEAD
 from beam_zoo.images.fast_views import FastView
 from beam_zoo.members.compatible import check_compatible
 from beam_zoo.members.member import Member, MemberSpec, read_member
@@ -55,7 +56,10 @@ def engine(options: Options) -> Engine:
     asked, precision, flags = options.work.device, options.sampling.precision, options.beam
     runner = beam_options.runner_name(flags)
     if runner == beam_options.DIRECT:
-        return Engine(usable_device(asked, precision))
+        device = usable_device(asked, precision)
+        if options.sampling.gpu_decoder and not AHEAD[device]:
+            raise UserError("this machine has no GPU: leave --gpu_decoder out")
+        return Engine(device)
     if runner != beam_options.DATAFLOW:
         # On a cluster only a worker can know its device, and says so before its first image.
         return Engine(asked)
@@ -108,7 +112,13 @@ def resolve_members(
 
 def settings_fit(command: str, options: Options, members: tuple[Member, ...]) -> None:
     """Refuse settings that these members cannot have."""
-    for member in members if options.sampling.fast_views else ():
+    sampling = options.sampling
+    if sampling.gpu_decoder and not sampling.fast_views:
+        raise UserError("--gpu_decoder needs --fast_views: give both, or leave it out")
+    for member in members if sampling.gpu_decoder else ():
+        if member.random_view:  # its draws take longer than decoding, and are made by processes
+            raise UserError(f"member {member.name} has random views: leave --gpu_decoder out")
+    for member in members if sampling.fast_views else ():
         try:
             FastView(member.view)
         except UserError as error:

@@ -32,7 +32,12 @@ def describe(prepared: Prepared, options: Options) -> str:
 
 
 def _faster(plan: Plan) -> str:
-    words = {"compiled": plan.compile, "fast images": plan.fast_images, "fast views": plan.fast_views}
+    words = {
+        "compiled": plan.compile,
+        "fast images": plan.fast_images,
+        "fast views": plan.fast_views,
+        "JPEGs decoded by the GPU": plan.gpu_decoder,
+    }
     return "".join(f", {word}" for word, on in words.items() if on)
 
 

@@ -74,11 +74,13 @@ class Sampling:
     compile: bool = option(False, "compile the encoders, which takes a minute and a C++ compiler")
     fast_images: bool = option(
         False,
-        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more; "
-        "and others, with --fast_views, by a GPU's own decoder",
+        "decode large JPEGs at a half, a quarter or an eighth of their size, where the views need no more",
     )
     fast_views: bool = option(
         False, "make views many at a time, within a grey level: for GPUs, on a CPU it takes longer"
+    )
+    gpu_decoder: bool = option(
+        False, "with --fast_views, decode JPEGs by the GPU's own decoder, within a grey level"
     )
 
 

@@ -59,7 +59,8 @@ class Predict(beam.PTransform):
         models: the members of the ensemble: YAML files, or what `read_member` made of them.
         samples: whether a dictionary also has `samples`, one dictionary for each member and pass.
         **options: those of the command that are named `passes`, `first_pass`, `seed`, `precision`, `compile`,
-            `fast_images`, `fast_views`, `batch_size`, `device`, `image_root`, `allow_outside`, `interval` and `carry`.
+            `fast_images`, `fast_views`, `gpu_decoder`, `batch_size`, `device`, `image_root`, `allow_outside`,
+            `interval` and `carry`.
 
     Raises:
         UserError: a member or an option is wrong.
@@ -132,4 +133,5 @@ def _settings(members: tuple[Member, ...], options: Options) -> InferenceSetting
         compile=sampling.compile,
         fast_images=sampling.fast_images,
         fast_views=sampling.fast_views,
+        gpu_decoder=sampling.gpu_decoder,
     )

@@ -50,13 +50,11 @@ class Decoding:
         tasks: views that are needed.
         late: whether views are made of all images at once, on the device, by `FastView`.
         least_side: as of `images.decode`.
-        may_differ: whether a decoder will do whose pixels differ from Pillow's by a grey level.
     """
 
     tasks: list[ViewTask]
     late: bool
     least_side: int | None
-    may_differ: bool = False
 
     def views(self, device: str) -> list[BatchViews]:
         """How the views are made.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from beam_zoo.errors import one_line
+from beam_zoo.errors import UserError, one_line
 from beam_zoo.images.batch_views import ViewTask, needed_side, view_task
 from beam_zoo.images.decode import ImageError, read_bytes
 from beam_zoo.images.decoders import (
@@ -65,7 +65,7 @@ class ImageLoader:
             for task in (view_task(m.view, m.random_of, settings.passes) for m in settings.members)
         }
         least_side = needed_side([*tasks.values()]) if settings.fast_images else None
-        decoding = Decoding([*tasks.values()], settings.fast_views, least_side, settings.fast_images)
+        decoding = Decoding([*tasks.values()], settings.fast_views, least_side)
         # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)
@@ -116,14 +116,15 @@ class ImageLoader:
     def _decoders_for(self, decoding: Decoding, device: str) -> Decoders:
         given = decoding, cores(), device
         if not AHEAD[device]:
+            if self._settings.gpu_decoder:
+                raise UserError("this worker has no GPU: leave --gpu_decoder out")
             return Threads(*given)
-        if not OnCard.suits(decoding):
+        if not self._settings.gpu_decoder:
             return self._processes(*given)
         try:
             return OnCard(CardDecoder(device, MOVING), lambda: self._processes(*given), *given)
         except NoCardDecoder as error:
-            LOGGER.warning("this GPU decodes no JPEGs (%s): processor cores do, several times slower", error)
-            return self._processes(*given)
+            raise UserError(f"this GPU decodes no JPEGs ({error}): leave --gpu_decoder out") from None
 
     def _processes(self, *given: Any) -> Decoders:
         try:

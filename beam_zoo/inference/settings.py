@@ -20,6 +20,7 @@ class InferenceSettings:
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels.
         fast_views: whether the views of a batch are made together.
+        gpu_decoder: whether a GPU decodes JPEGs.
         represent: whether features are wanted, not samples.
         progress: name of the counter of finished galaxies if the steps run in this process, else None.
     """
@@ -33,6 +34,7 @@ class InferenceSettings:
     compile: bool
     fast_images: bool
     fast_views: bool
+    gpu_decoder: bool = False
     represent: bool = False
     progress: str | None = None
 
@@ -50,6 +52,7 @@ class InferenceSettings:
             compile=plan.compile,
             fast_images=plan.fast_images,
             fast_views=bool(plan.fast_views),
+            gpu_decoder=plan.gpu_decoder,
             represent=plan.command == "represent",
             progress=run.progress,
         )

@@ -44,11 +44,11 @@ class Plan:
         interval: which 90% interval the tables have, see `beam_zoo.tables.statistics.DecisionTree`.
         table_rows_wanted: about how many rows a table part has; stored, since it also sizes the plan's files.
         compile: whether encoders are compiled.
-        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`,
-            and with `fast_views` others by a GPU, see `beam_zoo.images.gpu.card_decoder`.
+        fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`.
         fast_views: `batched` if `beam_zoo.images.fast_views` makes a batch's views together; False for
             galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm: such
             an output can be read, but not continued.
+        gpu_decoder: whether a GPU decodes JPEGs, see `beam_zoo.images.gpu.card_decoder`.
     """
 
     command: str
@@ -69,6 +69,7 @@ class Plan:
     compile: bool = False
     fast_images: bool = False
     fast_views: str | bool = False
+    gpu_decoder: bool = False
 
     @property
     def kind(self) -> str:
@@ -133,6 +134,7 @@ class Plan:
             "compile": self.compile,
             "fast_images": self.fast_images,
             "fast_views": self.fast_views,
+            "gpu_decoder": self.gpu_decoder,
             # Representations are stored with their carried columns: no table is built from them.
             "carry": list(self.carried) if self.command == "represent" else [],
             "carried values": self.carried_digest if self.command == "represent" else "",

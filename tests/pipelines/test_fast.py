@@ -10,10 +10,11 @@ from PIL import Image
 
 from beam_zoo.images import fast_views
 from beam_zoo.images.fast_views import FastView
-from beam_zoo.images.gpu.card_decoder import CardDecoder, NoCardDecoder, OnCard
+from beam_zoo.images.gpu.card_decoder import CardDecoder, NoCardDecoder
 from beam_zoo.inference import image_loader
 from beam_zoo.runtime import device
 from beam_zoo.samples.records import Batch
+from pipelines import checks
 from tests import checkpoints, oracle
 
 
@@ -115,6 +116,7 @@ def on_card(few, members, predict, monkeypatch, tmp_path):
     # One of them is made of whole images, so that all are decoded whole.
     both = [members["still"], members["cutting"]]
     given = ["--passes", 2, "--batch_size", 5, "--max_failure_fraction", 0.5, "--fast_images", "--fast_views"]
+    card = "--gpu_decoder"
     took = []
     decode = CardDecoder.decode
 
@@ -125,11 +127,11 @@ def on_card(few, members, predict, monkeypatch, tmp_path):
         return found
 
     def both_ways():
-        with monkeypatch.context() as patch:
-            patch.setattr(OnCard, "suits", lambda _: False)
-            without = predict(tmp_path / "some.csv", both, *given)
+        without = predict(tmp_path / "some.csv", both, *given)
         assert not took
-        done = predict(tmp_path / "some.csv", both, *given)
+        done = predict(tmp_path / "some.csv", both, *given, card)
+        if done.code:
+            return done, len(took), 0
         assert_same_tables(done, without)
         assert list(done.table("failures")["id_str"]) == ["gal 0002", "gal 0003", "gal 0020"]
         return done, len(took), len(rows) - len(changed)
@@ -151,8 +153,11 @@ def test_no_decoder_on_the_device(on_card, monkeypatch):
         raise NoCardDecoder("no engines")
 
     monkeypatch.setattr(CardDecoder, "__init__", refuse)
-    done, took, _ = on_card()
-    assert took == 0 and "this GPU decodes no JPEGs (no engines): processor cores do" in done.err
+    done, _, _ = on_card()
+    assert done.code == 2
+    assert (
+        done.err.splitlines()[-1] == "error: this GPU decodes no JPEGs (no engines): leave --gpu_decoder out"
+    )
 
 
 def test_the_decoder_on_the_device_fails(on_card, monkeypatch):
@@ -294,6 +299,29 @@ def test_nothing_to_compile_with(predict, few, members, monkeypatch, tmp_path):
     line = result.err.splitlines()[-1]
     assert line.startswith("error: member still: torch cannot compile its encoder here (")
     assert line.endswith("install a C++ compiler, or leave --compile out")
+
+
+@pytest.mark.parametrize(
+    ("member", "options", "reason"),
+    [
+        ("still", ["--fast_views"], "this machine has no GPU: leave --gpu_decoder out"),
+        ("still", [], "--gpu_decoder needs --fast_views: give both, or leave it out"),
+        ("moving", ["--fast_views"], "member moving has random views: leave --gpu_decoder out"),
+    ],
+)
+def test_the_decoder_on_the_device_is_refused(predict, few, members, monkeypatch, member, options, reason):
+    monkeypatch.setitem(checks.AHEAD, "cpu", "no GPU" not in reason)
+    result = predict(few, members[member], "--gpu_decoder", *options)
+    assert result.code == 2 and result.err.splitlines()[-1] == f"error: {reason}"
+
+
+def test_an_output_holds_pixels_of_one_decoder(on_card, predict, few, members):
+    done, took, _ = on_card()
+    given = ["--passes", 2, "--batch_size", 5, "--fast_images", "--fast_views"]
+    both = [members["still"], members["cutting"]]
+    again = predict(done.output.parent / "some.csv", both, *given, output=done.output)
+    assert took and again.code == 2
+    assert "gpu_decoder (True there, False now)" in again.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("option", ["compile", "fast_images", "fast_views"])

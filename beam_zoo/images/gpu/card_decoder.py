@@ -20,7 +20,7 @@ from PIL import Image
 from beam_zoo.errors import one_line
 from beam_zoo.images import decode as images
 from beam_zoo.images.batch_views import RAW_BYTES, LateViews
-from beam_zoo.images.decoders import Decoded, Decoders, Decoding, Left, Wanted, view_failure
+from beam_zoo.images.decoders import Decoded, Decoders, Left, Wanted, view_failure
 from beam_zoo.images.gpu.jpeg import usual_size
 from beam_zoo.runtime.device import SideStream
 
@@ -141,15 +141,6 @@ class OnCard(Decoders):
         self._late = [view for view in self.views if isinstance(view, LateViews)]
         self._others: Decoders | None = None
         self._starting = threading.Lock()
-
-    @staticmethod
-    def suits(decoding: Decoding) -> bool:
-        """Whether images may differ by a grey level, and their views are made all at once and without random draws.
-
-        Random draws take longer than decoding does, and so are left to processes.
-        """
-        still = all(task.member is None for task in decoding.tasks)
-        return decoding.may_differ and decoding.late and still
 
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
         def finish() -> Decoded:
