@@ -27,7 +27,7 @@ demo: setup
 test: setup $(BIN)/fake-gcs-server
 	tests/cluster/packages.sh
 	$(PYTEST) $(TOGETHER) --ignore tests/cluster
-	$(PYTEST) tests/cluster
+	$(PYTEST) $(TOGETHER) tests/cluster
 
 test-fast: setup $(BIN)/fake-gcs-server
 	$(PYTEST) $(TOGETHER) -m "not slow"
