@@ -65,13 +65,13 @@ def test_tasks_of_an_array(submit, catalogue, asked, of_a_task):
     assert [re.findall(r"gpu:a100:(\d)", each) for each in given] == [["1"], ["1"]]
 
 
-def assert_one_worker_a_gpu(job: Job, of_each: set[str]) -> None:
-    """Each worker has a GPU of its own, cannot use it, and says so in one line; the job ends."""
+def gpus_of_workers(job: Job) -> set[str]:
+    """What the workers say that they see. Each cannot use its GPU, and says so in one line; the job ends."""
     assert job.wait() == "FAILED" and job.field("ExitCode") == "2:0", job.log()
     assert job.last_line().startswith("error: --device=cuda, but this machine has no usable GPU"), job.log()
     seen = {re.search("GPUs (.*)", log.read_text())[1] for log in job.folder.glob("worker-*.log")}
-    assert seen <= of_each and seen
     job.assert_nothing_left()
+    return seen
 
 
 def test_workers_of_the_gpus_of_a_node(submit):
@@ -82,7 +82,7 @@ def test_workers_of_the_gpus_of_a_node(submit):
     for job in (plain, typed):
         job.wait()
     for job in (plain, typed):
-        assert_one_worker_a_gpu(job, {"0", "1"})
+        assert gpus_of_workers(job) == {"0", "1"}
         assert len(list(job.folder.glob("worker-*.log"))) == 2
     threads = "OMP_NUM_THREADS=1 of the shell that submitted: a worker computes on 1 of its "
     assert len([line for line in typed.log().splitlines() if line.startswith(threads)]) == 1
@@ -91,6 +91,7 @@ def test_workers_of_the_gpus_of_a_node(submit):
 def test_workers_of_a_task_a_node(submit):
     """Likewise where a cluster counts GPUs by task."""
     job = submit(["--nodes", 2, "--gpus-per-task=a100:2"], "--snippet_size", 8)
-    assert_one_worker_a_gpu(job, {"0", "1"})
+    seen = gpus_of_workers(job)
+    assert seen and seen <= {"0", "1"}  # the job may end before a worker of the other GPU has begun
     assert job.field("NumTasks") == "2"
     assert len(list(job.folder.glob("taskmanager-n[12]-[01].log"))) == 4
