@@ -19,6 +19,17 @@ def concentrations(galaxies: int, answers: int, samples: int, seed: int = 0) -> 
     return values
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5, 8, 33, 64])
+def test_any_number_of_samples(samples):
+    schema = schemas.gz_rings_schema
+    given = concentrations(40, len(schema.label_cols), samples)
+    given[:20, :] = given[:20, :1]  # equal ones
+    ours = DecisionTree(schema).statistics(given)
+    theirs = stats.get_confidence_intervals(given.transpose(0, 2, 1)[..., None], schema)
+    for got, expected in zip((ours.lower, ours.upper), theirs, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_every_schema_of_zoobot(name):
     schema = ALL[name]
