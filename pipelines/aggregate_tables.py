@@ -11,7 +11,7 @@ from beam_zoo.union.reading import ReadSamples, ReadTask, read_tasks, reorder_sa
 from beam_zoo.union.union import Union
 from pipelines.build import table_parts_at_once
 from pipelines.tables import combine_and_write
-from runners import beam_options, processes, start
+from runners import beam_options, cluster, processes
 
 
 def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str]) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def build(union: Union, stored: list[parts.Stored], output: str, flags: list[str
             for refs in of_run.values()
             for ref in refs
         ]
-        start.run(lambda p: tables(p, tasks, union, output), flags)
+        cluster.run(lambda p: tables(p, tasks, union, output), flags)
         return []
     # The local runner keeps every shuffle in memory: a few table parts at a time, each from what it needs.
     files = reorder_samples(union, stored)

@@ -78,13 +78,13 @@ def _check(
     """Check the elements, and read the lines and the sums of the counts."""
     from apache_beam.io.filesystems import FileSystems
 
-    from runners import processes, start
+    from runners import cluster, processes
 
     steps = functools.partial(add_steps, subject=subject)
     if not here:
         assert report is not None
         path = os.path.join(report, REPORT)
-        start.run(functools.partial(steps, elements=elements, path=path), flags)
+        cluster.run(functools.partial(steps, elements=elements, path=path), flags)
         return _read_reports([path])
     with tempfile.TemporaryDirectory(prefix="beam-zoo-audit-") as folder:
         firsts = range(0, len(elements), ELEMENTS_AT_ONCE)

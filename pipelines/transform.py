@@ -67,7 +67,7 @@ class Predict(beam.PTransform):
 
     >>> import apache_beam as beam
     >>> row = {"id_str": "J0", "image": open("galaxy.jpg", "rb").read()}
-    >>> with beam.Pipeline() as pipeline:
+    >>> with beam.Pipeline("FnApiRunner") as pipeline:
     ...     found = pipeline | beam.Create([row]) | beam_zoo.Predict(models=["a.yaml", "b.yaml"], passes=3)
     ...     _ = found.predictions | beam.Map(lambda galaxy: print(galaxy["id_str"], len(galaxy)))
     J0 25

@@ -1,4 +1,4 @@
-"""The runners that work on other machines: Flink and Dataflow."""
+"""The runner that Beam's options name: on this machine, or on others."""
 
 import sys
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from typing import Protocol
 import apache_beam as beam
 
 from beam_zoo.errors import UserError
-from runners import beam_options
+from runners import beam_options, direct
 from runners.dataflow import job
 from runners.flink import submission
 
 
 class Runs(Protocol):
-    """A function that runs a pipeline on a cluster and waits for its end."""
+    """A function that runs a pipeline and waits for its end."""
 
     def __call__(self, build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         """Run what `build` adds to a pipeline, with Beam's options."""
@@ -68,7 +68,5 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         RunFailed: the runner, or a step, failed.
     """
     check(flags)
-    if beam_options.runner_name(flags) == beam_options.DATAFLOW:
-        job.run(build, flags)
-        return
-    submission.run(build, flags)
+    runners = {beam_options.DIRECT: direct.run, beam_options.DATAFLOW: job.run}
+    runners.get(beam_options.runner_name(flags), submission.run)(build, flags)

@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from beam_zoo.errors import RunFailed, UserError, known_error, one_line
 from runners.dataflow import preset
-from runners.traces import summary
+from runners.stack_traces import summary
 
 
 def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from beam_zoo.errors import RunFailed, known_error_in, one_line
-from runners.traces import CAUSE, summary
+from runners.stack_traces import CAUSE, summary
 
 CANNOT_START = re.compile(r"Process died with exit code -?\d+")
 STARTS, RECENT = 2, 600_000

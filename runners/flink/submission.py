@@ -20,7 +20,7 @@ from apache_beam.runners.portability.flink_uber_jar_job_server import FlinkUberJ
 from beam_zoo.errors import RunFailed, UserError, known_error, near_path, one_line
 from runners.flink import install, job_jar
 from runners.flink.job_manager import JOB_CLASS
-from runners.traces import summary
+from runners.stack_traces import summary
 
 POLL_SECONDS = 1.0
 SILENCE_SECONDS = 60.0
