@@ -25,8 +25,12 @@ from pipelines.command_line import Parser
 if TYPE_CHECKING:
     import apache_beam as beam
 
-    from beam_zoo.auditing.elements import Audit, Element
+    from beam_zoo.auditing.aggregate import AggregateAudit
+    from beam_zoo.auditing.elements import Element
     from beam_zoo.auditing.findings import Findings
+    from beam_zoo.auditing.run import RunAudit
+
+    Audit = RunAudit | AggregateAudit
 
 DESCRIPTION = "Re-read everything of an output and check that plan, samples, tables and manifest agree."
 WRONG = 1
@@ -57,46 +61,50 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
     if report is None and not here:
         raise UserError(f"--report DIR is missing: the workers of {runner} write there what they find")
     cluster.check(flags)
-    findings, aggregate = Findings(), _is_aggregate(output)
-    _require_complete(output, aggregate)
-    with _folder(report if aggregate else None) as temporary:
-        manifest, subject, elements = _open(output, aggregate, temporary, findings)
+    findings = Findings()
+    manifest = _read_manifest(output, findings)
+    with _folder(None if is_output(output) else report) as temporary:
+        subject, elements = _open(output, manifest, temporary, findings)
         if subject is None:
             return findings.all("audit"), ""
-        lines, counts = _check(elements, subject, report, here, flags)
-    if counts.get("elements") != len(elements):
-        text = f"{counts.get('elements', 0):,} of {len(elements):,} checks came back: run it again"
+        lines, counts = _check(elements, subject, report, temporary if here else None, flags)
+    if counts["elements"] != len(elements):
+        text = f"{counts['elements']:,} of {len(elements):,} checks came back: run it again"
         findings.add("audit", text)
-    subject.check_counts(manifest, counts, findings)
+    healthy = subject.summary(manifest, counts, findings)
     problems = [*findings.all("audit"), *sorted(lines)]
-    return problems, "" if problems else subject.healthy(counts)
+    return problems, "" if problems else healthy
 
 
 def _check(
-    elements: "list[Element]", subject: "Audit", report: str | None, here: bool, flags: list[str]
+    elements: "list[Element]", subject: "Audit", report: str | None, temporary: str | None, flags: list[str]
 ) -> tuple[list[str], Counter[str]]:
-    """Check the elements, and read the lines and the sums of the counts."""
+    """Check the elements: on the local runner if there is a temporary folder, else with a report's folder."""
     from apache_beam.io.filesystems import FileSystems
 
     from runners import cluster, processes
 
     steps = functools.partial(add_steps, subject=subject)
-    if not here:
-        assert report is not None
-        path = os.path.join(report, REPORT)
-        cluster.run(functools.partial(steps, elements=elements, path=path), flags)
-        return _read_reports([path])
-    with tempfile.TemporaryDirectory(prefix="beam-zoo-audit-") as folder:
+    lines: list[str] = []
+    counts: Counter[str] = Counter()
+    if temporary is None:
+        paths = [os.path.join(report or "", REPORT)]
+        cluster.run(functools.partial(steps, elements=elements, path=paths[0]), flags)
+    else:
         firsts = range(0, len(elements), ELEMENTS_AT_ONCE)
-        paths = [os.path.join(folder, f"{first}.jsonl") for first in firsts]
+        paths = [os.path.join(temporary, f"{first}.jsonl") for first in firsts]
         chunks = [elements[first : first + ELEMENTS_AT_ONCE] for first in firsts]
         each = zip(chunks, paths, strict=True)
         processes.run_all([functools.partial(steps, elements=some, path=path) for some, path in each], flags)
-        lines, counts = _read_reports(paths)
-    if report is not None:
-        found = "".join(json.dumps(each) + "\n" for each in (*lines, *counts.items()))
+    for path in paths:
+        with FileSystems.open(path) as file:
+            found = [json.loads(line) for line in file.read().decode().splitlines()]
+        lines += [each for each in found if isinstance(each, str)]
+        counts.update(dict(each for each in found if not isinstance(each, str)))
+    if temporary is not None and report is not None:
+        text = "".join(json.dumps(each) + "\n" for each in (*lines, *counts.items()))
         with FileSystems.create(os.path.join(report, REPORT)) as file:
-            file.write(found.encode())
+            file.write(text.encode())
     return lines, counts
 
 
@@ -111,15 +119,14 @@ def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", p
     """
     import apache_beam as beam
 
-    from beam_zoo.auditing.elements import COUNTS, CheckElement
+    from beam_zoo.auditing.elements import check_element
 
-    found = (
-        p
-        | "table parts" >> beam.Create(elements)
-        | "check" >> beam.ParDo(CheckElement(subject)).with_outputs(COUNTS, main="lines")
-    )
+    check = beam.FlatMap(check_element, subject.check).with_output_types(Any)
+    found = p | "table parts" >> beam.Create(elements) | "check" >> check
+    lines = found | "lines" >> beam.Filter(lambda each: isinstance(each, str))
+    counts = found | "counts" >> beam.Filter(lambda each: not isinstance(each, str))
     (
-        (found.lines, found[COUNTS] | "add up" >> beam.CombinePerKey(sum))
+        (lines, counts | "add up" >> beam.CombinePerKey(sum))
         | beam.Flatten()
         | "as JSON" >> beam.Map(json.dumps)
         | "write" >> beam.io.WriteToText(path, shard_name_template="", num_shards=1)
@@ -147,57 +154,54 @@ def _main(argv: list[str] | None) -> int:
     return WRONG if problems else 0
 
 
-def _require_complete(output: str, aggregate: bool) -> None:
+def _read_manifest(output: str, findings: "Findings") -> dict[str, Any]:
+    """The manifest; empty if it is damaged, which is a finding.
+
+    Raises:
+        UserError: the folder is no output, or is not complete.
+    """
     if not files.is_folder(output):
         what = "is not a folder" if files.exists(output) else f"does not exist{near_path(output)}"
         raise UserError(f"{output} {what}")
-    if not is_output(output) and not aggregate:
-        kinds = "predict or represent, nor of aggregate"
-        raise UserError(f"{output} is not an output of {kinds}: it has no plan and no sources")
-    path = os.path.join(output, layout.MANIFEST)
-    if not files.exists(path):
+    path, manifest = os.path.join(output, layout.MANIFEST), {}
+    if is_complete := files.exists(path):
+        with findings.unreadable(layout.MANIFEST):
+            found = files.read_json(path)
+            if not isinstance(found, dict):
+                raise ValueError("it holds no mapping")
+            manifest = found
+    if not is_output(output):
+        # An aggregate that has lost its mark is audited, too.
+        has_mark = files.exists(os.path.join(output, layout.AGGREGATE_MARK)) or "sources" in manifest
+        if not has_mark or files.is_folder(os.path.join(output, layout.PLAN)):
+            kinds = "predict or represent, nor of aggregate"
+            raise UserError(f"{output} is not an output of {kinds}: it has no plan and no sources")
+    if not is_complete:
         raise UserError(f"{path} does not exist: the run is not complete, run the same command again")
+    return manifest
 
 
 def _open(
-    output: str, aggregate: bool, temporary: str, findings: "Findings"
-) -> "tuple[dict[str, Any], Audit | None, list[Element]]":
-    """The manifest, the audit and its elements; None where a finding is that plan or manifest are damaged."""
+    output: str, manifest: dict[str, Any], temporary: str, findings: "Findings"
+) -> "tuple[Audit | None, list[Element]]":
+    """The audit and its elements; None where a finding is that plan or manifest are damaged."""
     from beam_zoo.auditing.aggregate import open_aggregate
     from beam_zoo.auditing.plan_files import require_usable
     from beam_zoo.auditing.run import RunAudit
     from beam_zoo.plan import plan_file
 
-    plan, manifest = None, {}
-    if not aggregate:
-        with findings.unreadable(layout.PLAN_FILE):
-            plan = plan_file.read(output)
-            assert plan is not None
+    plan = None
+    with findings.unreadable(layout.PLAN_FILE):
+        if (plan := plan_file.read(output)) is not None:
             require_usable(plan)
-    with findings.unreadable(layout.MANIFEST):
-        manifest = files.read_json(os.path.join(output, layout.MANIFEST))
-        if not isinstance(manifest, dict):
-            raise ValueError("it holds no mapping")
     if findings.lines:
-        return {}, None, []
+        return None, []
     if plan is not None:
         run = RunAudit(plan, output)
-        return manifest, run, run.open(manifest, findings)
+        return run, run.open(manifest, findings)
     work = os.path.join(temporary, "sources")
     os.mkdir(work)
-    return manifest, *open_aggregate(output, manifest, work, findings)
-
-
-def _is_aggregate(output: str) -> bool:
-    """Whether a folder without a plan has the mark of an aggregate, or a manifest that names sources."""
-    if files.is_folder(os.path.join(output, layout.PLAN)):
-        return False
-    if files.exists(os.path.join(output, layout.AGGREGATE_MARK)):
-        return True
-    try:  # An aggregate that has lost its mark is audited, too.
-        return "sources" in files.read_json(os.path.join(output, layout.MANIFEST))
-    except (OSError, ValueError, TypeError):
-        return False
+    return open_aggregate(output, manifest, work, findings)
 
 
 def _folder(report: str | None) -> tempfile.TemporaryDirectory:
@@ -207,19 +211,6 @@ def _folder(report: str | None) -> tempfile.TemporaryDirectory:
             raise UserError(f"--report {report}: of an aggregate it must be a folder that all workers mount")
         os.makedirs(report, exist_ok=True)
     return tempfile.TemporaryDirectory(prefix="beam-zoo-audit-", dir=report)
-
-
-def _read_reports(paths: list[str]) -> tuple[list[str], Counter[str]]:
-    from apache_beam.io.filesystems import FileSystems
-
-    lines: list[str] = []
-    counts: Counter[str] = Counter()
-    for path in paths:
-        with FileSystems.open(path) as file:
-            found = [json.loads(line) for line in file.read().decode().splitlines()]
-        lines += [each for each in found if isinstance(each, str)]
-        counts.update(dict(each for each in found if not isinstance(each, str)))
-    return lines, counts
 
 
 if __name__ == "__main__":

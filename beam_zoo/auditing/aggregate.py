@@ -1,42 +1,31 @@
 """The audit of an aggregate: its sources are unchanged, and its tables are those of their samples."""
 
 import dataclasses
-import functools
 import sys
+from collections import Counter
 from typing import Any
 
-import numpy as np
-
+from beam_zoo.auditing import manifest as manifests
 from beam_zoo.auditing.elements import Element, NumbersByName
-from beam_zoo.auditing.expected import Definitions, ExpectedTablePart
+from beam_zoo.auditing.expected import ExpectedTablePart
 from beam_zoo.auditing.findings import Findings
-from beam_zoo.auditing.manifest import (
-    OF_ALL,
-    Types,
-    check_output_folder,
-    check_types,
-    compare_counts,
-    compare_entries,
-    compare_members,
-    find_elements,
-    table_number,
-)
 from beam_zoo.auditing.plan_files import require_usable
 from beam_zoo.auditing.run import RunAudit
 from beam_zoo.auditing.table_files import TableFiles
+from beam_zoo.members.member import to_json
 from beam_zoo.storage.files import is_folder
 from beam_zoo.storage.layout import MANIFEST, TABLES
 from beam_zoo.union.output_samples import OutputSamples, open_samples
 from beam_zoo.union.runs import manifest_entry, open_runs
 
-OF_MANIFEST: Types = {
+OF_MANIFEST: manifests.Types = {
     "sources": list,
     "carried": list,
     "incomplete": str,
     "interval": str,
     "rows_per_table_part": int,
 }
-OF_SOURCE: Types = {"path": str, "fingerprint": str, "parts": list}
+OF_SOURCE: manifests.Types = {"path": str, "fingerprint": str, "parts": list}
 
 
 def open_aggregate(
@@ -54,25 +43,40 @@ def open_aggregate(
     Raises:
         StorageFull: the working folder's disk is full.
     """
-    check_output_folder(output, findings)
-    whole = check_types({name: manifest.get(name) for name in OF_MANIFEST}, OF_MANIFEST, findings)
+    manifests.check_output_folder(output, findings)
+    whole = manifests.check_types({name: manifest.get(name) for name in OF_MANIFEST}, OF_MANIFEST, findings)
     entries = manifest["sources"] if isinstance(manifest.get("sources"), list) else []
     if whole and not entries:
         findings.add(MANIFEST, "lists no sources")
     if whole and manifest["rows_per_table_part"] < 1:
         findings.add(MANIFEST, f"rows_per_table_part is {manifest['rows_per_table_part']}")
         whole = False
-    sources, elements = [], []
-    for number, entry in enumerate(entries):
-        sources.append(source := _open_source(number, entry, findings))
-        if source is not None:
-            elements += _elements_of(source, entry, findings)
+    sources = [_open_source(number, entry, findings) for number, entry in enumerate(entries)]
+    elements: list[Element] = []
+    for source, entry in zip(sources, entries, strict=True):
+        elements += _elements_of(source, entry, findings) if source is not None else []
     opened = None
     if whole and sources and None not in sources:
         with findings.unreadable(MANIFEST, "its sources cannot be read together"):
             opened = open_samples(output, work)
-    audit = AggregateAudit(output, tuple(sources), opened)
-    return audit, [*elements, *audit.open(manifest, findings)]
+    manifests.check_types(manifest, {**manifests.OF_ALL, "options": dict}, findings)
+    right: dict[str, Any] = {"command": "aggregate"}
+    table_parts, numbers = sys.maxsize, range(0)  # without the sources: those that there seem to be
+    if opened is not None:
+        union = opened.union
+        table_parts, numbers = union.table_parts, range(union.table_parts)
+        right |= {"rows_in": union.rows, "tables_fingerprint": union.tables_fingerprint}
+        each = zip(union.members, union.passes, strict=True)
+        members = [{**to_json(member), "passes": list(passes)} for member, passes in each]
+        manifests.compare_members(manifest.get("members"), members, findings)
+    manifests.compare_entries(manifest, right, "its sources say", findings)
+    lists = {"tables": manifest.get("tables")}
+
+    def table_part_of(path: str) -> int | None:
+        return manifests.table_number(path, TABLES, table_parts)
+
+    elements += manifests.find_elements(output, TABLES, lists, numbers, table_part_of, findings)
+    return AggregateAudit(output, tuple(sources), opened), elements
 
 
 def _open_source(number: int, entry: Any, findings: Findings) -> RunAudit | None:
@@ -81,7 +85,7 @@ def _open_source(number: int, entry: Any, findings: Findings) -> RunAudit | None
         findings.add(MANIFEST, f"source {number + 1} is no mapping")
         return None
     there = {name: entry.get(name) for name in OF_SOURCE}
-    if not check_types(there, OF_SOURCE, findings, f"source {number + 1}: "):
+    if not manifests.check_types(there, OF_SOURCE, findings, f"source {number + 1}: "):
         return None
     who, path, right = f"source {number + 1} of {MANIFEST}", entry["path"], entry["fingerprint"]
     if not is_folder(path):
@@ -101,7 +105,7 @@ def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings) ->
     """The elements of a source: all of it but its tables, which the aggregate was not made of."""
     assert source.source is not None
     who = f"source {source.source + 1}: "
-    compare_entries(entry, manifest_entry(source.plan), "its plan says", findings, before=who)
+    manifests.compare_entries(entry, manifest_entry(source.plan), "its plan says", findings, before=who)
     elements = source.elements(entry, ("parts",), findings)
     new = sorted(file for element in elements for file in element.files - element.listed.keys())
     if new:
@@ -124,24 +128,6 @@ class AggregateAudit:
     sources: tuple[RunAudit | None, ...]
     opened: OutputSamples | None
 
-    def open(self, manifest: dict[str, Any], findings: Findings) -> list[Element]:
-        """Check the manifest, and find the elements but for those of the sources."""
-        check_types(manifest, {**OF_ALL, "options": dict}, findings)
-        right: dict[str, Any] = {"command": "aggregate"}
-        table_parts, numbers = sys.maxsize, range(0)  # without the sources: those that there seem to be
-        if self.opened is not None:
-            union = self.opened.union
-            table_parts, numbers = union.table_parts, range(union.table_parts)
-            right |= {"rows_in": union.rows, "tables_fingerprint": union.tables_fingerprint}
-            compare_members(manifest.get("members"), union.members, findings, passes=map(list, union.passes))
-        compare_entries(manifest, right, "its sources say", findings)
-        lists = {"tables": manifest.get("tables")}
-
-        def table_part_of(path: str) -> int | None:
-            return table_number(path, TABLES, table_parts)
-
-        return find_elements(self.output, TABLES, lists, numbers, table_part_of, findings)
-
     def check(self, element: Element, findings: Findings) -> NumbersByName:
         """Check a source's plan or parts, or the tables of the aggregate; returns counts."""
         if element.source is not None:
@@ -149,57 +135,42 @@ class AggregateAudit:
             assert source is not None
             counts = source.check(element, findings)
             return {name: counts[name] for name in ("part files", "part rows") if name in counts}
-        tables, counts = TableFiles(self.output, element, findings), {}
-        expected = None if self.opened is None else self._read(self.opened, element, findings, counts)
-        if self.opened is None or expected is None:
+        assert element.number is not None
+        tables, opened, part = TableFiles(self.output, element, findings), self.opened, None
+        if opened is not None:
+            # The stored parts are checked by elements of their own.
+            with findings.unreadable(element.name, "cannot be held against its samples"):
+                part = opened.read_table_part(element.number)
+        if opened is None or part is None:
             tables.read_all()
             return {}
-        files = tables.compare(self.opened.union, self._definitions.questions, expected)
-        return {**counts, "table files": files}
-
-    def _read(
-        self, opened: OutputSamples, element: Element, findings: Findings, counts: NumbersByName
-    ) -> ExpectedTablePart | None:
-        """Read a table part's samples from the sources, whose parts are checked by elements of their own."""
-        union = opened.union
-        assert element.number is not None
-        part = None
-        with findings.unreadable(element.name, "cannot be held against its samples"):
-            part = opened.read_table_part(element.number)
-        if part is None:
-            return None
-        start = union.table_rows(element.number).start
-        rows, numbers = [np.zeros(0, np.int64)], [np.zeros((0, len(union.outputs), 4))]
-        incomplete = 0
+        start = opened.union.table_rows(element.number).start
+        expected, incomplete = ExpectedTablePart(opened.union, part.rows), 0
+        expected.failures = {row - start: [failure] for row, _, failure in part.failures}
         for some in part.galaxies:
-            rows.append(some.rows - start)
-            numbers.append(self._definitions.numbers(some.rows - start, some.samples))
-            incomplete += len(some.rows) * (len(some.held) < len(union.ensemble.samples))
-        predicted = np.concatenate(rows)
-        order = np.argsort(predicted, kind="stable")
-        failures = {row - start: [failure] for row, _, failure in part.failures}
-        counts |= {"table parts": 1, "predicted": len(predicted)}
-        counts |= {"failed": len(failures), "incomplete": incomplete}
-        return ExpectedTablePart(part.rows, predicted[order], failures, set(), np.concatenate(numbers)[order])
+            expected.add(some.rows - start, some.samples)
+            incomplete += len(some.rows) * (len(some.held) < len(opened.union.ensemble.samples))
+        return {
+            "table parts": 1,
+            "predicted": len(expected.predicted),
+            "failed": len(expected.failures),
+            "incomplete": incomplete,
+            "table files": tables.compare(expected),
+        }
 
-    @functools.cached_property
-    def _definitions(self) -> Definitions:
-        assert self.opened is not None
-        return Definitions(self.opened.union)
+    def summary(self, manifest: dict[str, Any], counts: Counter[str], findings: Findings) -> str:
+        """Compare the manifest's counts with the sums over all elements, if all table parts could be read.
 
-    def check_counts(self, manifest: dict[str, Any], counts: NumbersByName, findings: Findings) -> None:
-        """Compare the manifest's counts with the sums over all elements, if all table parts could be read."""
-        if self.opened is not None and counts.get("table parts", 0) == self.opened.union.table_parts:
-            right = {f"rows_{name}": counts[name] for name in ("predicted", "failed", "incomplete")}
-            compare_counts(manifest, right, findings)
-
-    def healthy(self, counts: NumbersByName) -> str:
-        """The line for an aggregate in which nothing is wrong."""
-        assert self.opened is not None
-        number = {name: f"{count:,}" for name, count in counts.items()}
+        Returns:
+            The line for an aggregate in which nothing is wrong.
+        """
+        if self.opened is None or counts["table parts"] < self.opened.union.table_parts:
+            return ""
+        right = {f"rows_{name}": counts[name] for name in ("predicted", "failed", "incomplete")}
+        manifests.compare_counts(manifest, right, findings)
         return (
             f"{self.output}: {self.opened.union.rows:,} rows of {len(self.sources)} sources = "
-            f"{number['predicted']} predicted + {number['failed']} failed; {number['part files']} parts with "
-            f"{number['part rows']} rows of samples and {number['table files']} files of tables are "
+            f"{counts['predicted']:,} predicted + {counts['failed']:,} failed; {counts['part files']:,} parts "
+            f"with {counts['part rows']:,} rows of samples and {counts['table files']:,} files of tables are "
             "as they should be"
         )

@@ -1,14 +1,11 @@
-"""The elements that the audit is cut into, and the step that checks them."""
+"""The elements that the audit is cut into."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, Protocol
-
-import apache_beam as beam
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from beam_zoo.auditing.findings import Findings
 
-COUNTS = "counts"
 NumbersByName = dict[str, int]
 
 
@@ -36,36 +33,19 @@ class Element:
         return "_plan" if self.number is None else f"table part {self.number}"
 
 
-class Audit(Protocol):
-    """The audit of an output; it is pickled."""
-
-    def check(self, element: Element, findings: Findings) -> NumbersByName:
-        """Check an element; returns counts, which are added up over all elements."""
-
-    def check_counts(self, manifest: dict[str, Any], counts: NumbersByName, findings: Findings) -> None:
-        """Compare the counts of the manifest with the sums over all elements."""
-
-    def healthy(self, counts: NumbersByName) -> str:
-        """The line for an output in which nothing is wrong."""
-
-
-class CheckElement(beam.DoFn):
-    """Checks an element: lines about what is wrong come out, and (name, number) on the output `COUNTS`.
+def check_element(
+    element: Element, check: Callable[[Element, Findings], NumbersByName]
+) -> Iterator[str | tuple[str, int]]:
+    """Yields lines about what is wrong with an element, and (name, number) of counts, to be added up.
 
     Args:
-        audit: the audit of the output.
+        element: the element.
+        check: that of an audit: it gives what is wrong to `Findings`, and returns counts.
     """
-
-    def __init__(self, audit: Audit) -> None:
-        self._audit = audit
-
-    def process(self, element: Element) -> Iterator[Any]:
-        findings = Findings(element.folder)
-        counts: NumbersByName = {}
-        try:
-            counts = self._audit.check(element, findings)
-        except Exception as error:  # Damage takes every form: what stops a check is a finding, too.
-            findings.add(element.name, f"cannot be checked to the end: {type(error).__name__}: {error}")
-        yield from findings.all(element.name)
-        for name, number in {**counts, "elements": 1}.items():
-            yield beam.pvalue.TaggedOutput(COUNTS, (name, number))
+    findings, counts = Findings(element.folder), {"elements": 1}
+    try:
+        counts |= check(element, findings)
+    except Exception as error:  # Damage takes every form: what stops a check is a finding, too.
+        findings.add(element.name, f"cannot be checked to the end: {type(error).__name__}: {error}")
+    yield from findings.all(element.name)
+    yield from counts.items()

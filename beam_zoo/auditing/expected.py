@@ -14,7 +14,7 @@ a microsecond for each sample, answer and bound: some twenty times as long as al
 are computed by definition for `GALAXIES_BY_DEFINITION` galaxies of a table part, and by `tables` for all.
 """
 
-import dataclasses
+import functools
 
 import numpy as np
 import pyarrow as pa
@@ -32,33 +32,52 @@ BOUND_TOLERANCE = 1e-5
 """Between a bound by definition and one by the code that makes the tables."""
 BISECTIONS = 24
 
-Questions = list[tuple[slice, str | None]]
-"""Each question's answers, as a slice of the outputs, and the answer that it is asked after."""
 
-
-@dataclasses.dataclass
 class ExpectedTablePart:
     """What a table part must hold, by the plan and the stored parts.
 
-    Attributes:
+    Args:
+        plan: what the tables are of.
         rows: `id_str`, `file_loc` and the carried columns of its galaxies, in the order of the plan.
-        predicted: rows of the galaxies that have samples, ascending, int64, shape (galaxy,).
+
+    Attributes:
+        plan, rows: as given.
         failures: row of a galaxy without samples -> its failures in the parts, one of which the table has.
-        unknown: ids of galaxies of which damaged parts leave unknown what became of them.
-        numbers: numbers of the advanced table, float64, shape (galaxy, output, statistic), of `predicted`;
-            without galaxies for `represent`.
+        unknown: rows of galaxies of which damaged parts leave unknown what became of them.
     """
 
-    rows: pa.Table
-    predicted: np.ndarray
-    failures: dict[int, list[Failure]]
-    unknown: set[str]
-    numbers: np.ndarray
+    def __init__(self, plan: TablePlan, rows: pa.Table) -> None:
+        self.plan, self.rows = plan, rows
+        self.failures: dict[int, list[Failure]] = {}
+        self.unknown: set[int] = set()
+        self._predicted = [np.zeros(0, np.int64)]
+        self._numbers = [np.zeros((0, len(plan.outputs), 4))]
+
+    @functools.cached_property
+    def definitions(self) -> "Definitions":
+        """Those of the plan; there are none for `represent`."""
+        return Definitions(self.plan)
+
+    def add(self, rows: np.ndarray, samples: np.ndarray | None) -> None:
+        """Add galaxies by their rows; samples are None if no table has numbers of them."""
+        self._predicted.append(rows)
+        if samples is not None:
+            self._numbers.append(self.definitions.numbers(rows, samples))
 
     @property
-    def predicted_ids(self) -> list[str]:
-        """Ids of the galaxies that have samples."""
-        return self.rows.column(ID).take(pa.array(self.predicted)).to_pylist()
+    def predicted(self) -> np.ndarray:
+        """Rows of the galaxies that have samples, ascending, int64, shape (galaxy,)."""
+        return np.sort(np.concatenate(self._predicted))
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Numbers of the advanced table, float64, shape (galaxy, output, statistic), of `predicted`."""
+        order = np.argsort(np.concatenate(self._predicted), kind="stable")
+        return np.concatenate(self._numbers)[order]
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Ids of the galaxies in these rows."""
+        return self.rows.column(ID).take(pa.array(rows)).to_pylist()
 
 
 class Definitions:
@@ -68,13 +87,16 @@ class Definitions:
         plan: what the tables are of.
 
     Attributes:
-        questions: of a tree.
+        questions: answers, of which one is right, as a slice of the outputs, and the answer that they are asked
+            after: the questions of a tree, or all classes of a classifier.
     """
 
     def __init__(self, plan: TablePlan) -> None:
         self._plan, self._columns = plan, TableColumns(plan)
         self._stride = max(1, len(plan.table_rows(0)) // GALAXIES_BY_DEFINITION)
-        self.questions: Questions = []
+        self.questions: list[tuple[slice, str | None]] = []
+        if plan.kind == "classifier":
+            self.questions.append((slice(0, len(plan.outputs)), None))
         schema = (plan.members[0].schema if plan.kind == "tree" else None) or {"question_answer_pairs": {}}
         start = 0
         for question, answers in schema["question_answer_pairs"].items():
@@ -154,12 +176,6 @@ def mixture_bounds(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _values(samples: np.ndarray, out: np.ndarray) -> None:
     """Statistics of the samples of a classifier or a regressor, float64, shape (galaxy, sample, output)."""
-    samples = np.sort(samples, axis=1)
-    mean = samples.mean(axis=1)
-    statistics = [mean, np.sqrt(((samples - mean[:, None]) ** 2).mean(axis=1))]
-    for p in INTERVAL:
-        below, part = divmod(p * (samples.shape[1] - 1), 1)
-        low, high = samples[:, int(below)], samples[:, min(int(below) + 1, samples.shape[1] - 1)]
-        statistics.append(low + part * (high - low))
-    out[:] = np.stack(statistics, axis=-1)
-    out[samples[:, 0] == samples[:, -1], 1:] = np.nan  # a single value has no spread
+    bounds = np.quantile(samples, INTERVAL, axis=1)
+    out[:] = np.stack([samples.mean(axis=1), samples.std(axis=1), *bounds], axis=-1)
+    out[samples.min(axis=1) == samples.max(axis=1), 1:] = np.nan  # a single value has no spread

@@ -31,29 +31,21 @@ class Findings:
         self._folder = folder
 
     def add(self, file: str, text: str) -> None:
-        """Add a line.
-
-        Args:
-            file: path below the folder.
-            text: what is wrong with the file.
-        """
+        """Add a line: what is wrong with the file of this path below the folder."""
         if len(self.lines) < LINES:
             self.lines.append(one_line(f"{os.path.join(self._folder, file)}: {text}", 600))
         else:
             self.more += 1
 
-    def some(self, file: str, texts: Iterable[str]) -> None:
+    def some(self, file: str, texts: Iterable[str], others: int = 0) -> None:
         """Add a few lines about the same kind of damage, and one with the number of the others."""
-        found = 0
-        for text in texts:
-            found += 1
-            if found <= LINES_OF_A_KIND:
+        for number, text in enumerate(texts):
+            if number < LINES_OF_A_KIND:
                 self.add(file, text)
-        self._others(file, found)
-
-    def _others(self, file: str, found: int) -> None:
-        if found > LINES_OF_A_KIND:
-            self.add(file, f"... and {found - LINES_OF_A_KIND:,} more like this")
+            else:
+                others += 1
+        if others > 0:
+            self.add(file, f"... and {others:,} more like this")
 
     def numbers(
         self,
@@ -64,23 +56,21 @@ class Findings:
         values: np.ndarray,
         should: str | np.ndarray,
     ) -> None:
-        """Add lines about wrong numbers.
+        """Add a few lines about wrong numbers.
 
         Args:
             file: path below the folder.
-            wrong: bool, shape (galaxy, column).
+            wrong: which numbers are wrong, bool, shape (galaxy, column).
             ids: of the galaxies.
             columns: names of the columns.
             values: the numbers, shape (galaxy, column).
             should: what the numbers should be: a text, or an array of the same shape.
         """
-        if not wrong.any():
-            return
-        where = np.argwhere(wrong)
+        where, texts = np.argwhere(wrong), []
         for row, column in where[:LINES_OF_A_KIND].tolist():
             right = should if isinstance(should, str) else f"and should be {should[row, column]:.7g}"
-            self.add(file, f"galaxy {ids[row]!r}: {columns[column]} is {values[row, column]:.7g} {right}")
-        self._others(file, len(where))
+            texts.append(f"galaxy {ids[row]!r}: {columns[column]} is {values[row, column]:.7g} {right}")
+        self.some(file, texts, len(where) - len(texts))
 
     @contextlib.contextmanager
     def unreadable(self, file: str, text: str = "cannot be read") -> Iterator[None]:
@@ -94,10 +84,6 @@ class Findings:
             self.add(file, f"{text} ({kind}{one_line(error, 300)})")
 
     def all(self, place: str) -> list[str]:
-        """The lines, and one with the number of those left out.
-
-        Args:
-            place: what the last line names: a table part, for example.
-        """
+        """The lines, and one with the number of those left out, which names a place."""
         place = os.path.join(self._folder, place)
         return [*self.lines, *([f"{place}: ... and {self.more:,} lines more"] if self.more else [])]

@@ -2,13 +2,13 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from beam_zoo.auditing.elements import Element
-from beam_zoo.auditing.findings import LINES_OF_A_KIND, Findings
+from beam_zoo.auditing.findings import Findings
 from beam_zoo.errors import one_line
-from beam_zoo.members.member import Member, to_json
 from beam_zoo.storage import files, layout
 from beam_zoo.storage.layout import MANIFEST, TABLES, part_number, table_file
 
@@ -19,53 +19,36 @@ OF_ALL: Types = {"versions": dict, "start": str, "end": str, "beam_options": lis
 
 def check_types(content: dict[str, Any], types: Types, findings: Findings, before: str = "") -> bool:
     """Whether entries of the manifest are there and of the right types; `before` begins a line."""
-    wrong = [
-        name
-        for name, kind in types.items()
-        if not isinstance(content.get(name), kind) or isinstance(content[name], bool)
-    ]
-    for name in wrong:
-        value = f"is {one_line(repr(content[name]), 80)}" if name in content else "is missing"
-        findings.add(MANIFEST, f"{before}{name} {value}")
-    return not wrong
+    right = True
+    for name, kind in types.items():
+        if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
+            value = f"is {one_line(repr(content[name]), 80)}" if name in content else "is missing"
+            findings.add(MANIFEST, f"{before}{name} {value}")
+            right = False
+    return right
 
 
 def compare_entries(
-    found: dict[str, Any],
-    right: dict[str, Any],
-    says: str,
-    findings: Findings,
-    before: str = "",
-    after: str = "",
+    found: dict[str, Any], right: dict[str, Any], says: str, findings: Findings, before: str = ""
 ) -> None:
-    """Find entries of the manifest that are not what they should be.
-
-    Args:
-        found: the manifest, or a part of it.
-        right: what it should have.
-        says: what it is compared with, for example `the plan says`.
-        findings: takes the lines.
-        before, after: what a line has before and after the name of an entry.
-    """
+    """Compare entries of the manifest with the right ones, of which `says` says where they stand."""
     for name, value in right.items():
         if json.dumps(found.get(name), sort_keys=True) != json.dumps(value, sort_keys=True):
             ours, theirs = (one_line(repr(each), 80) for each in (found.get(name), value))
-            findings.add(MANIFEST, f"{before}{name}{after} is {ours}, and {says} {theirs}")
+            findings.add(MANIFEST, f"{before}{name} is {ours}, and {says} {theirs}")
 
 
-def compare_members(found: Any, members: Iterable[Member], findings: Findings, **more: Iterable[Any]) -> None:
-    """Compare the manifest's members; `more` are values of further entries, one for each member."""
-    right = [to_json(member) for member in members]
-    for name, values in more.items():
-        right = [{**member, name: value} for member, value in zip(right, values, strict=True)]
+def compare_members(found: Any, right: list[dict[str, Any]], findings: Findings) -> None:
+    """Compare the manifest's members with what it should say of each."""
     there = found if isinstance(found, list) else []
     names = [member.get("name") if isinstance(member, dict) else None for member in there]
     if names != [member["name"] for member in right]:
         findings.add(MANIFEST, f"members are {names}, and the plan's are {[m['name'] for m in right]}")
         return
     for ours, theirs in zip(there, right, strict=True):
-        every = {key: theirs.get(key) for key in sorted({*ours, *theirs})}
-        compare_entries(ours, every, "the plan says", findings, after=f" of member {theirs['name']}")
+        of = f" of member {theirs['name']}"
+        every = {key + of: theirs.get(key) for key in sorted({*ours, *theirs})}
+        compare_entries({key + of: ours[key] for key in ours}, every, "the plan says", findings)
 
 
 def compare_counts(manifest: dict[str, Any], right: dict[str, int], findings: Findings) -> None:
@@ -86,12 +69,9 @@ def names_in(output: str, folder: str) -> list[str]:
 
 def check_output_folder(output: str, findings: Findings) -> None:
     """Find names in the output's own folder that this program does not write."""
-    known = {*TABLES, layout.SAMPLES, layout.REPRESENTATIONS, MANIFEST}
-    foreign = [name for name in names_in(output, "") if name not in known]
-    for name in foreign[:LINES_OF_A_KIND]:
-        findings.add(name, "does not belong there")
-    if len(foreign) > LINES_OF_A_KIND:
-        findings.add(".", f"... and {len(foreign) - LINES_OF_A_KIND:,} more like this")
+    for name in names_in(output, ""):
+        if name not in (*TABLES, layout.SAMPLES, layout.REPRESENTATIONS, MANIFEST):
+            findings.add(name, "does not belong there")
 
 
 def find_elements(
@@ -115,39 +95,33 @@ def find_elements(
         source: number of the source.
     """
     who, above = ("", "") if source is None else (f"source {source + 1}: ", output)
-    there: dict[int, set[str]] = {}
+    there: defaultdict[int | None, set[str]] = defaultdict(set)
+    listed: defaultdict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for folder in folders:
-        files_there = [f"{folder}/{name}" for name in names_in(output, folder)]
-        found = {file: table_part_of(file) for file in files_there}
-        foreign = [os.path.basename(file) for file, number in found.items() if number is None]
+        for name in names_in(output, folder):
+            there[table_part_of(f"{folder}/{name}")].add(f"{folder}/{name}")
+        foreign = (os.path.basename(file) for file in sorted(there.pop(None, ())))
         findings.some(os.path.join(above, folder), (f"{name} does not belong there" for name in foreign))
-        for file, number in found.items():
-            if number is not None:
-                there.setdefault(number, set()).add(file)
-    listed: dict[int, dict[str, dict[str, Any]]] = {}
     for key, entries in lists.items():
         if not isinstance(entries, list):
             findings.add(MANIFEST, f"{who}has no list {key!r}")
             continue
         for entry in entries:
-            name = entry.get("name") if isinstance(entry, dict) else None
-            number = table_part_of(name) if isinstance(name, str) else None
-            if not isinstance(name, str):
-                findings.add(MANIFEST, f"{who}has an entry of {key!r} without a name: {entry!r}")
-            elif number is None:
-                findings.add(MANIFEST, f"{who}lists {name!r}, which is no file of this plan")
-            elif name in listed.setdefault(number, {}):
-                findings.add(MANIFEST, f"{who}lists {name!r} twice")
+            path = entry.get("name") if isinstance(entry, dict) else None
+            number = table_part_of(path) if isinstance(path, str) else None
+            if path is None or number is None:
+                findings.add(MANIFEST, f"{who}lists {path or entry!r}, which is no file of this plan")
+            elif path in listed[number]:
+                findings.add(MANIFEST, f"{who}lists {path!r} twice")
             else:
-                listed[number][name] = entry
-    every = sorted({*numbers, *there, *listed})
-    return [Element(n, frozenset(there.get(n, ())), listed.get(n, {}), source, above) for n in every]
+                listed[number][path] = entry
+    every = sorted({*numbers, *listed, *(number for number in there if number is not None)})
+    return [Element(n, frozenset(there[n]), listed[n], source, above) for n in every]
 
 
 def table_number(path: str, tables: Iterable[str], table_parts: int) -> int | None:
     """The number of a part of one of these tables, or None for another path."""
     folder, name = os.path.split(path)
     number, _ = part_number(name) or (table_parts, 0)
-    return (
-        number if folder in tables and number < table_parts and path == table_file(folder, number) else None
-    )
+    right = folder in tables and number < table_parts and path == table_file(folder, number)
+    return number if right else None

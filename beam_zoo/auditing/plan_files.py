@@ -36,19 +36,12 @@ def require_usable(plan: Plan) -> None:
 
 
 def check_plan_files(plan: Plan, output: str, findings: Findings) -> None:
-    """Check the plan's files, streaming.
-
-    Args:
-        plan: the plan of the output.
-        output: its folder.
-        findings: takes what is wrong.
-    """
+    """Check the files of an output's plan, streaming."""
     _check_rows(plan, output, findings)
     if plan.carried:
         check_carried(plan, output, findings)
-    for (
-        member
-    ) in plan.members:  # Copies of checkpoints lie below the plan; others are not part of the output.
+    # Copies of checkpoints lie below the plan; others are not part of the output.
+    for member in plan.members:
         if is_remote(member.path) or os.path.isabs(member.path):
             continue
         with findings.unreadable(member.path, f"checkpoint of member {member.name} cannot be read"):
@@ -96,26 +89,24 @@ def _read(
     Returns:
         Paths of the files that could be read.
     """
-    files = []
-    there = set(names_in(output, folder))
-    for part in range(plan.table_parts):
-        path = rows_file(os.path.join(output, folder), part)
-        name = os.path.basename(path)
+    paths, there = [], set(names_in(output, folder))
+    every = [os.path.basename(rows_file(folder, part)) for part in range(plan.table_parts)]
+    findings.some(folder, (f"{name} is missing" for name in every if name not in there))
+    findings.some(folder, (f"{name} does not belong there" for name in sorted(there - {*every})))
+    for part, name in enumerate(every):
         if name not in there:
-            findings.add(folder, f"{name} is missing")
             continue
-        there.remove(name)
+        path = os.path.join(output, folder, name)
         with findings.unreadable(f"{folder}/{name}"):
             metadata = pq.read_metadata(for_arrow(path))
             # Not by ParquetFile, which refuses dictionaries inside of lists if there are several row groups.
             for batch in pq.read_table(for_arrow(path)).to_batches():
                 add(batch)
-            files.append(path)
+            paths.append(path)
             found = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             right = [plan.snippet(number).size for number in plan.table_snippets(part)]
             if found != right:
                 text = f"holds {sum(found):,} rows in {len(found):,} snippets, and should hold {sum(right):,}"
                 cut = ", cut elsewhere" if sum(found) == sum(right) else ""
                 findings.add(f"{folder}/{name}", f"{text} in {len(right):,}{cut}")
-    findings.some(folder, (f"{name} does not belong there" for name in sorted(there)))
-    return files
+    return paths

@@ -2,22 +2,22 @@
 
 import dataclasses
 import os
-from collections import defaultdict
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 
 from beam_zoo.auditing.compare import compare_columns, compare_listed
-from beam_zoo.auditing.elements import Element
+from beam_zoo.auditing.elements import Element, NumbersByName
+from beam_zoo.auditing.expected import ExpectedTablePart
 from beam_zoo.auditing.findings import Findings
 from beam_zoo.catalogue.read import ID, LOCATION
 from beam_zoo.errors import one_line
 from beam_zoo.images.failure import Failure
 from beam_zoo.plan.plan import Plan
-from beam_zoo.plan.snippet import Snippet
 from beam_zoo.samples import parts
 from beam_zoo.samples.records import PartRef
-from beam_zoo.storage.layout import attempt_of, part_name, part_number
+from beam_zoo.storage.layout import part_name, part_number
 
 RANGES = {
     "tree": (1 - 1e-3, 101 + 1e-3, "and a concentration is from 1 to 101"),
@@ -27,105 +27,112 @@ RANGES = {
 SUM_TOLERANCE = 1e-5
 
 
-@dataclasses.dataclass
-class StoredSnippet:
-    """What the parts of a snippet hold; galaxies by offset within the snippet.
-
-    Attributes:
-        where: galaxy with samples -> the file that holds them.
-        failures: galaxy -> its failures, one or more, in all parts.
-        complete: whether all parts could be read.
-        samples: of each part of `predict`: offsets, int64, shape (galaxy,), and float32, shape
-            (galaxy, sample, output); without galaxies that an earlier part has.
-    """
-
-    where: dict[int, str] = dataclasses.field(default_factory=dict)
-    failures: dict[int, list[Failure]] = dataclasses.field(default_factory=dict)
-    complete: bool = True
-    samples: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
-
-
-class StoredPartChecks:
-    """Reads and checks the stored parts of a table part, snippet by snippet.
+def read_stored_parts(
+    plan: Plan, output: str, element: Element, expected: ExpectedTablePart, findings: Findings
+) -> NumbersByName:
+    """Read and check the stored parts of a table part.
 
     Args:
         plan: the plan of the run.
         output: its folder.
         element: the table part.
-        rows: the plan's rows of the table part.
+        expected: has the plan's rows, and takes the galaxies and failures.
         findings: takes what is wrong.
 
+    Returns:
+        Number of part files and of their rows that were read; `FOLDER\\tLENGTH` for each length of features.
+    """
+    # Members of `represent` have a folder each: read_part compares the galaxies and failures in them.
+    folders = [_Folder(plan, output, folder, element, expected, findings) for folder in parts.folders(plan)]
+    counts = Counter({"part files": 0, "part rows": 0})
+    for folder in folders:
+        folder.read()
+        counts.update(folder.counts)
+    first = folders[0]
+    failed = sorted(first.failures.keys() - first.where.keys() - expected.unknown)
+    expected.failures = {row: first.failures[row] for row in failed}
+    return counts
+
+
+@dataclasses.dataclass
+class _Folder:
+    """The parts in a folder; galaxies by row of the table part.
+
     Attributes:
-        counts: number of part files and of their rows that were read; `features\\tMEMBER\\tLENGTH` for each
-            length of a member's features.
+        plan, output, element, expected, findings: see `read_stored_parts`.
+        folder: path below the output.
+        where: galaxy with samples -> the file that holds them.
+        failures: galaxy -> its failures, one or more, in all parts.
+        counts: see `read_stored_parts`.
     """
 
-    def __init__(self, plan: Plan, output: str, element: Element, rows: pa.Table, findings: Findings) -> None:
-        self._plan, self._output, self._element, self._findings = plan, output, element, findings
-        self._rows = rows
-        self.counts = {"part files": 0, "part rows": 0}
-        self._names: dict[tuple[str, int], set[str]] = defaultdict(set)
-        for file in {*element.files, *element.listed}:
-            folder, name = os.path.split(file)
-            number, _ = part_number(name) or (-1, 0)
-            self._names[folder, number].add(name)
+    plan: Plan
+    output: str
+    folder: str
+    element: Element
+    expected: ExpectedTablePart
+    findings: Findings
+    where: dict[int, str] = dataclasses.field(default_factory=dict)
+    failures: dict[int, list[Failure]] = dataclasses.field(default_factory=dict)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    def read(self, snippet: Snippet) -> StoredSnippet:
-        """Read and check all parts of a snippet."""
-        start = self._plan.table_rows(self._element.number or 0).start
-        rows = self._rows.slice(snippet.start - start, snippet.size)
-        first, *others = [self._folder(f, snippet, rows) for f in parts.folders(self._plan)]
-        # Members of `represent` have a folder each: read_part compares the galaxies and failures in them.
-        first.complete &= all(other.complete for other in others)
-        return first
-
-    def _folder(self, folder: str, snippet: Snippet, rows: pa.Table) -> StoredSnippet:
-        stored = StoredSnippet()
-        names = {part_name(snippet.number), *self._names[folder, snippet.number]}
-        for name in sorted(names, key=attempt_of):
-            file = f"{folder}/{name}"
-            if file not in self._element.files:
-                why = ": it is listed in manifest.json and not there" * (file in self._element.listed)
-                self._findings.add(file, f"is missing{why}")
-                stored.complete = False
-                continue
-            try:
-                part = parts.read_part(self._plan, self._output, folder, PartRef(snippet.number, name))
-            except Exception as error:
-                text = one_line(error) or type(error).__name__
-                if isinstance(error, KeyError):
-                    text = f"holds a galaxy {error} that its snippet does not have"
-                self._findings.add(file, text.replace(self._output + os.sep, "").removeprefix(f"{file} "))
-                stored.complete = False
-                continue
-            self.counts["part files"] += 1
-            self.counts["part rows"] += part.table.num_rows
-            self._check_listed(file, part)
-            fresh = self._check_galaxies(file, part, rows, stored)
-            self._check_keys(file, part, rows)
-            if self._plan.command == "represent":
-                self._check_features(file, part.table)
+    def read(self) -> None:
+        """Read and check all parts, by snippet and attempt."""
+        plan, element = self.plan, self.element
+        every = {*element.files, *element.listed}
+        names = {os.path.basename(file) for file in every if os.path.dirname(file) == self.folder}
+        names |= {part_name(number) for number in plan.table_snippets(element.number or 0)}
+        for number, attempt in sorted(filter(None, map(part_number, names))):
+            name, snippet = part_name(number, attempt), plan.snippet(number)
+            start = snippet.start - plan.table_rows(element.number or 0).start
+            within = range(start, start + snippet.size)
+            part = self._read(f"{self.folder}/{name}", PartRef(number, name))
+            if part is None:
+                self.expected.unknown |= {*within}
             else:
-                stored.samples.append((part.offsets[fresh], self._samples(file, part)[fresh]))
-        return stored
+                self._check(f"{self.folder}/{name}", attempt, part, within)
 
-    def _check_listed(self, file: str, part: parts.Part) -> None:
+    def _read(self, file: str, ref: PartRef) -> parts.Part | None:
+        if file not in self.element.files:
+            why = ": it is listed in manifest.json and not there" * (file in self.element.listed)
+            self.findings.add(file, f"is missing{why}")
+            return None
+        try:
+            return parts.read_part(self.plan, self.output, self.folder, ref)
+        except Exception as error:
+            text = one_line(error) or type(error).__name__
+            if isinstance(error, KeyError):
+                text = f"holds a galaxy {error} that its snippet does not have"
+            self.findings.add(file, text.replace(self.output + os.sep, "").removeprefix(f"{file} "))
+            return None
+
+    def _check(self, file: str, attempt: int, part: parts.Part, within: range) -> None:
+        """Check a part of the snippet whose rows are `within`, and add its galaxies and failures."""
+        self.counts.update({"part files": 1, "part rows": part.table.num_rows})
+        is_first = self.folder == parts.folders(self.plan)[0]
         # Manifests of earlier versions list the folder of the first member of `represent` only.
-        if file in self._element.listed or os.path.dirname(file) == parts.folders(self._plan)[0]:
+        if is_first or file in self.element.listed:
             found = {"rows": part.table.num_rows, "galaxies": len(part.offsets), "sha256": part.sha256}
-            compare_listed(file, self._element, found, self._findings)
+            compare_listed(file, self.element, found, self.findings)
+        rows = within.start + part.offsets
+        self._check_metadata(file, attempt, part, within)
+        self._check_keys(file, part, rows)
+        samples = self._check_numbers(file, part)
+        fresh = []
+        for row in rows.tolist():
+            fresh.append(row not in self.where)
+            self.where.setdefault(row, file)
+        for failure in part.failures:
+            if 0 <= failure.offset < len(within):
+                self.failures.setdefault(within[failure.offset], []).append(failure)
+        if is_first:
+            self.expected.add(rows[fresh], None if samples is None else samples[fresh])
 
-    def _check_galaxies(
-        self, file: str, part: parts.Part, rows: pa.Table, stored: StoredSnippet
-    ) -> np.ndarray:
-        """Check a part's metadata, and add its galaxies and failures to what is stored.
-
-        Returns:
-            Which of the part's galaxies no part before it had: bool, shape (galaxy,).
-        """
-        add, some = self._findings.add, self._findings.some
-        ids, offsets = rows.column(ID).to_pylist(), part.offsets.tolist()
-        metadata, attempt = parts.read_metadata(part.table.schema), attempt_of(file.rpartition("/")[2])
+    def _check_metadata(self, file: str, attempt: int, part: parts.Part, within: range) -> None:
+        """Check a part's metadata, and that its galaxies were to be predicted."""
+        add, some = self.findings.add, self.findings.some
+        metadata, offsets = parts.read_metadata(part.table.schema), part.offsets.tolist()
+        ids = self.expected.ids(np.arange(within.start, within.stop))
         if metadata.get("attempt") != attempt:
             add(file, f"its metadata says attempt {metadata.get('attempt')!r}, and its name {attempt}")
         said, digest = metadata.get("galaxies"), parts.galaxies_digest([ids[o] for o in offsets])
@@ -133,27 +140,21 @@ class StoredPartChecks:
             add(file, f"its metadata has SHA-256 {said!r} of its galaxies, which have {digest!r}")
         if offsets != sorted(set(offsets)):
             add(file, "its galaxies are not in the order of the catalogue, or one is there twice")
-        again = [o for o in offsets if o in stored.where]
-        some(file, (f"galaxy {ids[o]!r} is a duplicate: {stored.where[o]} has it too" for o in again))
-        failures = {failure.offset: failure for failure in part.failures if 0 <= failure.offset < len(ids)}
+        again = ((ids[o], self.where[within[o]]) for o in offsets if within[o] in self.where)
+        some(file, (f"galaxy {galaxy!r} is a duplicate: {other} has it too" for galaxy, other in again))
         failed = [failure.offset for failure in part.failures]
-        if failed != sorted(failures.keys() - set(offsets)):
+        right = sorted({*failed} & {*range(len(ids))} - {*offsets})
+        if failed != right:
             add(file, f"its failures are of galaxies {failed} of {len(ids)}, and its samples of {offsets}")
-        if attempt and stored.complete:
-            may = {o for o, them in stored.failures.items() if any(f.may_pass for f in them)}
-            strange = [o for o in [*offsets, *failures] if o not in may]
-            some(file, (f"galaxy {ids[o]!r} was not to be tried again" for o in strange))
-        fresh = np.array([o not in stored.where for o in offsets], bool)
-        for offset in offsets:
-            stored.where.setdefault(offset, file)
-        for offset, failure in failures.items():
-            stored.failures.setdefault(offset, []).append(failure)
-        return fresh
+        if attempt and within.start not in self.expected.unknown:
+            before = {row for row, them in self.failures.items() if any(f.may_pass for f in them)}
+            strange = (ids[o] for o in [*offsets, *right] if within[o] not in before)
+            some(file, (f"galaxy {galaxy!r} was not to be tried again" for galaxy in strange))
 
-    def _check_keys(self, file: str, part: parts.Part, rows: pa.Table) -> None:
+    def _check_keys(self, file: str, part: parts.Part, rows: np.ndarray) -> None:
         """Compare the galaxies, members and passes of a part's rows with those of the plan, in its order."""
-        plan, galaxies = self._plan, len(part.offsets)
-        right = rows.take(pa.array(part.offsets, pa.int64())).drop_columns([LOCATION])
+        plan, galaxies = self.plan, len(rows)
+        right = self.expected.rows.take(pa.array(rows)).drop_columns([LOCATION])
         if plan.command == "predict":
             samples = len(plan.members) * plan.passes
             members = np.repeat([member.name for member in plan.members], plan.passes)
@@ -163,36 +164,37 @@ class StoredPartChecks:
                 "pass": pa.array(np.tile(plan.pass_numbers, galaxies * len(plan.members)), pa.int32()),
             }
             right = pa.table(keys)
-        compare_columns(file, part.table, right, self._findings)
+        compare_columns(file, part.table, right, self.findings)
 
-    def _check_features(self, file: str, table: pa.Table) -> None:
-        column = table.column("feature").combine_chunks()
-        length, nulls = getattr(column.type, "list_size", -1), column.null_count
-        if nulls or column.type != pa.list_(pa.float32(), length):
-            text = f"feature is of type {column.type} with {nulls} nulls, and should be a list of floats"
-            self._findings.add(file, text)
-            return
-        self.counts[f"features\t{file.split('/')[1]}\t{length}"] = 1
-        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), length)
-        names, ids = [f"feature[{i}]" for i in range(length)], table.column(ID).to_pylist()
-        self._findings.numbers(file, ~np.isfinite(values), ids, names, values, "and must be finite")
+    def _check_numbers(self, file: str, part: parts.Part) -> np.ndarray | None:
+        """Find numbers that no model gives.
 
-    def _samples(self, file: str, part: parts.Part) -> np.ndarray:
-        """Samples, float32, shape (galaxy, sample, output); those that are no samples are findings."""
-        outputs, ids = list(self._plan.outputs), part.table.column(ID).to_pylist()
-        rows = np.stack([part.table.column(name).to_numpy() for name in outputs], axis=1)
-
-        def wrong(which: np.ndarray, text: str) -> None:
-            self._findings.numbers(file, which, ids, outputs, rows, text)
-
-        finite = np.isfinite(rows)
-        wrong(~finite, "and must be finite")
-        if self._plan.kind in RANGES:
-            low, high, text = RANGES[self._plan.kind]
-            wrong(finite & ((rows < low) | (rows > high)), text)
-        if self._plan.kind == "classifier":
-            sums = rows.sum(axis=1, dtype=np.float64, keepdims=True)
+        Returns:
+            Samples, float32, shape (galaxy, sample, output), if tables are computed of them.
+        """
+        plan, table, numbers = self.plan, part.table, self.findings.numbers
+        ids, names = table.column(ID).to_pylist(), list(plan.outputs)
+        if plan.command == "represent":
+            column = table.column("feature").combine_chunks()
+            length, nulls = getattr(column.type, "list_size", -1), column.null_count
+            if nulls or column.type != pa.list_(pa.float32(), length):
+                text = f"feature is of type {column.type} with {nulls} nulls, and should be a list of floats"
+                self.findings.add(file, text)
+                return None
+            self.counts[f"{self.folder}\t{length}"] = 1
+            names = [f"feature[{i}]" for i in range(length)]
+            values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), length)
+        else:
+            values = np.stack([table.column(name).to_numpy() for name in names], axis=1)
+        finite = np.isfinite(values)
+        numbers(file, ~finite, ids, names, values, "and must be finite")
+        low, high, text = RANGES.get(plan.kind, (-np.inf, np.inf, ""))
+        numbers(file, finite & ((values < low) | (values > high)), ids, names, values, text)
+        if plan.kind == "classifier":
+            sums = values.sum(axis=1, dtype=np.float64, keepdims=True)
             away = finite.all(axis=1, keepdims=True) & (np.abs(sums - 1) > SUM_TOLERANCE)
-            self._findings.numbers(file, away, ids, ["the sum of probabilities"], sums, "and must be 1")
-        shape = len(part.offsets), len(self._plan.members) * self._plan.passes, len(outputs)
-        return rows.reshape(shape).astype(np.float32, copy=False)
+            numbers(file, away, ids, ["the sum of probabilities"], sums, "and must be 1")
+        if plan.command == "represent" or self.element.source is not None:
+            return None
+        shape = len(part.offsets), len(plan.members) * plan.passes, len(names)
+        return values.reshape(shape).astype(np.float32, copy=False)

@@ -1,6 +1,5 @@
 """The files of the tables: each is compared, column by column, with what it must hold."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -12,13 +11,12 @@ import pyarrow.parquet as pq
 
 from beam_zoo.auditing.compare import TOLERANCE, close, compare_columns, compare_listed, compare_schemas
 from beam_zoo.auditing.elements import Element
-from beam_zoo.auditing.expected import ExpectedTablePart, Questions
+from beam_zoo.auditing.expected import ExpectedTablePart
 from beam_zoo.auditing.findings import Findings
 from beam_zoo.catalogue.read import ID, LOCATION
-from beam_zoo.errors import one_line
-from beam_zoo.storage.files import read_bytes
-from beam_zoo.storage.layout import ADVANCED, FAILURES, FRIENDLY, TABLES, table_file
-from beam_zoo.tables.columns import TablePlan, column_names
+from beam_zoo.storage.files import exists, read_bytes, sha256
+from beam_zoo.storage.layout import TABLES, table_file
+from beam_zoo.tables.columns import column_names
 from beam_zoo.tables.statistics import ASKED_AT_LEAST
 from beam_zoo.tables.write import FAILURE_SCHEMA
 
@@ -26,48 +24,37 @@ SUM_TOLERANCE = 1e-5
 
 
 class TableFiles:
-    """The files of a table part.
-
-    Args:
-        output: folder of the output.
-        element: the table part.
-        findings: takes what is wrong.
-    """
+    """The files of a table part in the folder of an output; what is wrong goes to `findings`."""
 
     def __init__(self, output: str, element: Element, findings: Findings) -> None:
         self._output, self._element, self._findings = output, element, findings
-        self._files = {table: table_file(table, element.number or 0) for table in TABLES}
+        self._friendly, self._advanced, self._failures = (table_file(t, element.number or 0) for t in TABLES)
         # The first file says what the columns are even if nothing failed.
-        self._may_lack_failures = self._files[FAILURES] not in {*element.files, *element.listed}
+        there = {*element.files, *element.listed}
+        self._may_lack_failures = element.number != 0 and self._failures not in there
 
     def read_all(self) -> None:
         """Compare the files with the manifest alone, where nothing says what they must hold."""
-        for table, file in self._files.items():
-            if table != FAILURES or not self._may_lack_failures:
-                self._read(file, None)
+        for file in (self._friendly, self._advanced, *[self._failures] * (not self._may_lack_failures)):
+            self._read(file, None)
 
-    def compare(self, plan: TablePlan, questions: Questions, expected: ExpectedTablePart) -> int:
+    def compare(self, expected: ExpectedTablePart) -> int:
         """Compare the files with what they must hold.
-
-        Args:
-            plan: what the tables are of.
-            questions: of a tree, as `Definitions` has them.
-            expected: what they must hold.
 
         Returns:
             The number of these files that the manifest lists.
         """
+        plan = expected.plan
         if plan.command != "represent":
             friendly, advanced = column_names(plan.kind, plan.outputs)
-            found = self._compare_numbers(self._files[ADVANCED], advanced, expected, expected.numbers)
+            numbers = expected.numbers
+            found = self._compare_numbers(self._advanced, advanced, expected, numbers)
             if found is not None:
-                self._check_laws(plan, questions, expected, advanced, found)
-            right = expected.numbers[..., 0]
-            if plan.kind == "tree":
-                right = masked_fractions(expected.numbers, found)
-            self._compare_numbers(self._files[FRIENDLY], friendly, expected, right)
-        if expected.failures or self._element.number == 0 or not self._may_lack_failures:
-            self._compare_failures(self._files[FAILURES], expected)
+                self._check_laws(expected, advanced, found)
+            right = masked_fractions(numbers, found) if plan.kind == "tree" else numbers[..., 0]
+            self._compare_numbers(self._friendly, friendly, expected, right)
+        if expected.failures or not self._may_lack_failures:
+            self._compare_failures(expected)
         return sum(os.path.dirname(file) in TABLES for file in self._element.listed)
 
     def _compare_numbers(
@@ -83,49 +70,43 @@ class TableFiles:
         table = self._read(file, schema)
         if table is None:
             return None
-        there, table = self._align(file, table, expected, expected.predicted, "it failed")
-        compare_columns(file, table, carried.take(pa.array(expected.predicted[there])), self._findings)
+        predicted = expected.predicted
+        there, table = self._align(file, table, expected, predicted, "it failed")
+        compare_columns(file, table, carried.take(pa.array(predicted[there])), self._findings)
         self._findings.some(file, (f"{name} has nulls" for name in names if table.column(name).null_count))
         found = np.ma.masked_all((len(there), len(names)))
         found[there] = np.stack([table.column(name).to_numpy() for name in names], axis=1)
         right = np.ma.reshape(right, found.shape)
         wrong = ~close(found.data, np.ma.getdata(right))
         wrong &= ~(np.ma.getmaskarray(found) | np.ma.getmaskarray(right))
-        self._findings.numbers(file, wrong, expected.predicted_ids, names, found.data, np.ma.getdata(right))
+        self._findings.numbers(file, wrong, expected.ids(predicted), names, found.data, np.ma.getdata(right))
         return found
 
-    def _check_laws(
-        self,
-        plan: TablePlan,
-        questions: Questions,
-        expected: ExpectedTablePart,
-        names: list[str],
-        advanced: np.ma.MaskedArray,
-    ) -> None:
-        """Check what is true of the advanced table, shape (galaxy, column), whatever the samples are."""
-        file, ids, tree = self._files[ADVANCED], expected.predicted_ids, plan.kind == "tree"
-        lower, upper = (1, 2) if tree else (2, 3)
-        statistic = np.arange(len(names)) % 4
+    def _check_laws(self, expected: ExpectedTablePart, names: list[str], advanced: np.ma.MaskedArray) -> None:
+        """Check what is true of the advanced table, shape (galaxy, column), whatever the samples are.
 
-        def check(wrong: Any, text: str) -> None:
-            self._findings.numbers(file, wrong.filled(False), ids, names, advanced.data, text)
-
-        # Of a single sample of a value there is no spread.
-        check(np.isnan(advanced) & (tree | (statistic == 0)), "and must be a number")
+        Most bounds of a tree are compared with those of the code that made them: here they are not.
+        """
+        ids, kind, statistic = expected.ids(expected.predicted), expected.plan.kind, np.arange(len(names)) % 4
+        lower, upper = (1, 2) if kind == "tree" else (2, 3)
         above = advanced > np.roll(advanced, -1, axis=1)
-        check(above & (statistic == lower), "and must not be above the upper bound")
-        if plan.kind == "regressor":
-            return
-        outside = (advanced < 0) | (advanced > 1)
-        check(outside & np.isin(statistic, (0, lower, upper)), "and must be from 0 to 1")
-        for answers, _ in questions or [(slice(None), None)]:
+        outside = ((advanced < 0) | (advanced > 1)) & (kind != "regressor")
+        laws = [
+            # Of a single sample of a value there is no spread.
+            (np.isnan(advanced) & ((kind == "tree") | (statistic == 0)), "and must be a number"),
+            (above & (statistic == lower), "and must not be above the upper bound"),
+            (outside & np.isin(statistic, (0, lower, upper)), "and must be from 0 to 1"),
+        ]
+        for wrong, text in laws:
+            self._findings.numbers(self._advanced, wrong.filled(False), ids, names, advanced.data, text)
+        for answers, _ in expected.definitions.questions:
             sums = advanced[:, 0::4][:, answers].sum(axis=1, keepdims=True)
             wrong = (np.abs(sums - 1) > SUM_TOLERANCE).filled(False)
-            name = f"the sum of {', '.join(plan.outputs[answers])}"
-            self._findings.numbers(file, wrong, ids, [name], sums.data, "and must be 1")
+            name = f"the sum of {', '.join(expected.plan.outputs[answers])}"
+            self._findings.numbers(self._advanced, wrong, ids, [name], sums.data, "and must be 1")
 
-    def _compare_failures(self, file: str, expected: ExpectedTablePart) -> None:
-        table = self._read(file, FAILURE_SCHEMA)
+    def _compare_failures(self, expected: ExpectedTablePart) -> None:
+        file, table = self._failures, self._read(self._failures, FAILURE_SCHEMA)
         if table is None:
             return
         rows = np.array(list(expected.failures), np.int64)
@@ -144,22 +125,19 @@ class TableFiles:
 
     def _read(self, file: str, schema: pa.Schema | None) -> pa.Table | None:
         """Read a file, and compare it with the manifest; None if it is damaged or has other columns."""
-        try:
-            data = read_bytes(os.path.join(self._output, file))
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            self._findings.add(file, "is missing" if missing else f"cannot be read ({error.strerror})")
+        path, table = os.path.join(self._output, file), None
+        found: dict[str, Any] = {}
+        if not exists(path):
+            self._findings.add(file, "is missing")
             return None
-        found: dict[str, Any] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        table = None
-        try:
-            table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-            table.validate(full=True)
-            found["rows"] = table.num_rows
-        except Exception as error:
-            self._findings.add(file, f"is damaged ({one_line(error, 200)})")
-            table = None
-        compare_listed(file, self._element, found, self._findings)
+        with self._findings.unreadable(file, "is damaged, or cannot be read"):
+            data = read_bytes(path)
+            found |= {"bytes": len(data), "sha256": sha256(data)}
+            read = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+            read.validate(full=True)
+            found["rows"], table = read.num_rows, read
+        if found:
+            compare_listed(file, self._element, found, self._findings)
         if table is None or schema is None:
             return table
         return table if compare_schemas(file, table.schema, schema, self._findings) else None
@@ -170,24 +148,20 @@ class TableFiles:
         """Put a table's galaxies into the order of the plan; missing and foreign ones are findings.
 
         Args:
-            file: that the table is from.
-            table: has `id_str`.
-            expected: what the table part must hold.
-            rows: rows of the galaxies that the table must have, int64, shape (galaxy,).
+            rows: of the galaxies that the table must have, int64, shape (galaxy,).
             otherwise: what became of the others.
 
         Returns:
             Which of these galaxies the table has, bool, shape (galaxy,), and its rows of those, in order.
         """
-        found, ids = table.column(ID).to_pylist(), expected.rows.column(ID).to_pylist()
-        right = [ids[row] for row in rows.tolist()]
+        found, right = table.column(ID).to_pylist(), expected.ids(rows)
         if found == right:
             return np.ones(len(right), bool), table
         where: dict[str, list[int]] = {}
         for row, galaxy in enumerate(found):
             where.setdefault(galaxy, []).append(row)
-        ours, known = set(right), set(ids)
-        others = known - ours - expected.unknown
+        ours, known = set(right), set(expected.rows.column(ID).to_pylist())
+        others = known - ours - set(expected.ids(np.array(sorted(expected.unknown), np.int64)))
         order, wanted = [g for g in where if g in ours], [g for g in right if g in where]
         swapped = [(g, place) for g, place in zip(order, wanted, strict=True) if g != place]
         some, places = partial(self._findings.some, file), where.items()
