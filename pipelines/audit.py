@@ -63,7 +63,12 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
     cluster.check(flags)
     findings = Findings()
     manifest = _read_manifest(output, findings)
-    with _folder(None if is_output(output) else report) as temporary:
+    shared = None if is_output(output) else report  # workers read what is made of an aggregate's sources
+    if shared is not None:
+        if "://" in shared:
+            raise UserError(f"--report {shared}: of an aggregate it must be a folder that all workers mount")
+        os.makedirs(shared, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="beam-zoo-audit-", dir=shared) as temporary:
         subject, elements = _open(output, manifest, temporary, findings)
         if subject is None:
             return findings.all("audit"), ""
@@ -74,84 +79,6 @@ def audit(output: str, report: str | None, flags: list[str]) -> tuple[list[str],
     healthy = subject.summary(manifest, counts, findings)
     problems = [*findings.all("audit"), *sorted(lines)]
     return problems, "" if problems else healthy
-
-
-def _check(
-    elements: "list[Element]", subject: "Audit", report: str | None, temporary: str | None, flags: list[str]
-) -> tuple[list[str], Counter[str]]:
-    """Check the elements: on the local runner if there is a temporary folder, else with a report's folder."""
-    from apache_beam.io.filesystems import FileSystems
-
-    from runners import cluster, processes
-
-    steps = functools.partial(add_steps, subject=subject)
-    lines: list[str] = []
-    counts: Counter[str] = Counter()
-    if temporary is None:
-        paths = [os.path.join(report or "", REPORT)]
-        cluster.run(functools.partial(steps, elements=elements, path=paths[0]), flags)
-    else:
-        firsts = range(0, len(elements), ELEMENTS_AT_ONCE)
-        paths = [os.path.join(temporary, f"{first}.jsonl") for first in firsts]
-        chunks = [elements[first : first + ELEMENTS_AT_ONCE] for first in firsts]
-        each = zip(chunks, paths, strict=True)
-        processes.run_all([functools.partial(steps, elements=some, path=path) for some, path in each], flags)
-    for path in paths:
-        with FileSystems.open(path) as file:
-            found = [json.loads(line) for line in file.read().decode().splitlines()]
-        lines += [each for each in found if isinstance(each, str)]
-        counts.update(dict(each for each in found if not isinstance(each, str)))
-    if temporary is not None and report is not None:
-        text = "".join(json.dumps(each) + "\n" for each in (*lines, *counts.items()))
-        with FileSystems.create(os.path.join(report, REPORT)) as file:
-            file.write(text.encode())
-    return lines, counts
-
-
-def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", path: str) -> None:
-    """Add the steps to a pipeline: only lines and counts come out, into one file of JSON lines.
-
-    Args:
-        p: the pipeline.
-        elements: what is checked: one for each table part, and one for the files of each plan.
-        subject: the audit of the output.
-        path: of the file.
-    """
-    import apache_beam as beam
-
-    from beam_zoo.auditing.elements import check_element
-
-    check = beam.FlatMap(check_element, subject.check).with_output_types(Any)
-    found = p | "table parts" >> beam.Create(elements) | "check" >> check
-    lines = found | "lines" >> beam.Filter(lambda each: isinstance(each, str))
-    counts = found | "counts" >> beam.Filter(lambda each: not isinstance(each, str))
-    (
-        (lines, counts | "add up" >> beam.CombinePerKey(sum))
-        | beam.Flatten()
-        | "as JSON" >> beam.Map(json.dumps)
-        | "write" >> beam.io.WriteToText(path, shard_name_template="", num_shards=1)
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 1 if something is wrong."""
-    return command.guarded(lambda: _main(argv))
-
-
-def _main(argv: list[str] | None) -> int:
-    parser = Parser(prog="python -m pipelines.audit", description=DESCRIPTION)
-    parser.add_argument("output", metavar="OUT", help="folder of the output")
-    parser.add_argument(
-        "--report",
-        metavar="DIR",
-        help="folder for what is found (default: a temporary one, on the local runner)",
-    )
-    options, flags = command.parse_simple(parser, argv)
-    keep_freed_memory()
-    problems, healthy = audit(files.absolute(options["output"]), options["report"], flags)
-    for line in problems or [healthy]:
-        print(line)
-    return WRONG if problems else 0
 
 
 def _read_manifest(output: str, findings: "Findings") -> dict[str, Any]:
@@ -204,13 +131,72 @@ def _open(
     return open_aggregate(output, manifest, work, findings)
 
 
-def _folder(report: str | None) -> tempfile.TemporaryDirectory:
-    """A temporary folder, below that of the report if there is one: other machines see it too."""
-    if report is not None:
-        if "://" in report:
-            raise UserError(f"--report {report}: of an aggregate it must be a folder that all workers mount")
-        os.makedirs(report, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix="beam-zoo-audit-", dir=report)
+def _check(
+    elements: "list[Element]", subject: "Audit", report: str | None, temporary: str | None, flags: list[str]
+) -> tuple[list[str], Counter[str]]:
+    """Check the elements: on the local runner if there is a temporary folder, else with a report's folder."""
+    from apache_beam.io.filesystems import FileSystems
+
+    from runners import cluster, processes
+
+    steps = functools.partial(add_steps, subject=subject)
+    lines: list[str] = []
+    counts: Counter[str] = Counter()
+    if temporary is None:
+        paths = [os.path.join(report or "", REPORT)]
+        cluster.run(functools.partial(steps, elements=elements, path=paths[0]), flags)
+    else:
+        firsts = range(0, len(elements), ELEMENTS_AT_ONCE)
+        paths = [os.path.join(temporary, f"{first}.jsonl") for first in firsts]
+        chunks = [elements[first : first + ELEMENTS_AT_ONCE] for first in firsts]
+        each = zip(chunks, paths, strict=True)
+        processes.run_all([functools.partial(steps, elements=some, path=path) for some, path in each], flags)
+    for path in paths:
+        with FileSystems.open(path) as file:
+            found = [json.loads(line) for line in file.read().decode().splitlines()]
+        lines += [each for each in found if isinstance(each, str)]
+        counts.update(dict(each for each in found if not isinstance(each, str)))
+    if temporary is not None and report is not None:
+        text = "".join(json.dumps(each) + "\n" for each in (*lines, *counts.items()))
+        with FileSystems.create(os.path.join(report, REPORT)) as file:
+            file.write(text.encode())
+    return lines, counts
+
+
+def add_steps(p: "beam.Pipeline", elements: "list[Element]", subject: "Audit", path: str) -> None:
+    """Add the steps to a pipeline: only lines and counts come out, into one file of JSON lines."""
+    import apache_beam as beam
+
+    from beam_zoo.auditing.elements import check_element
+
+    check = beam.FlatMap(check_element, subject.check).with_output_types(Any)
+    found = p | "table parts" >> beam.Create(elements) | "check" >> check
+    lines = found | "lines" >> beam.Filter(lambda each: isinstance(each, str))
+    counts = found | "counts" >> beam.Filter(lambda each: not isinstance(each, str))
+    (
+        (lines, counts | "add up" >> beam.CombinePerKey(sum))
+        | beam.Flatten()
+        | "as JSON" >> beam.Map(json.dumps)
+        | "write" >> beam.io.WriteToText(path, shard_name_template="", num_shards=1)
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 1 if something is wrong."""
+    return command.guarded(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    parser = Parser(prog="python -m pipelines.audit", description=DESCRIPTION)
+    parser.add_argument("output", metavar="OUT", help="folder of the output")
+    text = "folder for what is found (default: a temporary one, on the local runner)"
+    parser.add_argument("--report", metavar="DIR", help=text)
+    options, flags = command.parse_simple(parser, argv)
+    keep_freed_memory()
+    problems, healthy = audit(files.absolute(options["output"]), options["report"], flags)
+    for line in problems or [healthy]:
+        print(line)
+    return WRONG if problems else 0
 
 
 if __name__ == "__main__":

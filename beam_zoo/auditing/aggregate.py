@@ -1,6 +1,7 @@
 """The audit of an aggregate: its sources are unchanged, and its tables are those of their samples."""
 
 import dataclasses
+import functools
 import sys
 from collections import Counter
 from typing import Any
@@ -43,7 +44,6 @@ def open_aggregate(
     Raises:
         StorageFull: the working folder's disk is full.
     """
-    manifests.check_output_folder(output, findings)
     whole = manifests.check_types({name: manifest.get(name) for name in OF_MANIFEST}, OF_MANIFEST, findings)
     entries = manifest["sources"] if isinstance(manifest.get("sources"), list) else []
     if whole and not entries:
@@ -51,10 +51,12 @@ def open_aggregate(
     if whole and manifest["rows_per_table_part"] < 1:
         findings.add(MANIFEST, f"rows_per_table_part is {manifest['rows_per_table_part']}")
         whole = False
-    sources = [_open_source(number, entry, findings) for number, entry in enumerate(entries)]
+    sources: list[RunAudit | None] = []
     elements: list[Element] = []
-    for source, entry in zip(sources, entries, strict=True):
-        elements += _elements_of(source, entry, findings) if source is not None else []
+    for number, entry in enumerate(entries):
+        sources.append(source := _open_source(number, entry, findings))
+        if source is not None:
+            elements += _elements_of(source, entry, findings, f"source {number + 1}: ")
     opened = None
     if whole and sources and None not in sources:
         with findings.unreadable(MANIFEST, "its sources cannot be read together"):
@@ -69,13 +71,11 @@ def open_aggregate(
         each = zip(union.members, union.passes, strict=True)
         members = [{**to_json(member), "passes": list(passes)} for member, passes in each]
         manifests.compare_members(manifest.get("members"), members, findings)
-    manifests.compare_entries(manifest, right, "its sources say", findings)
+    manifests.compare_entries(manifest, right, "its sources say {}", findings)
     lists = {"tables": manifest.get("tables")}
-
-    def table_part_of(path: str) -> int | None:
-        return manifests.table_number(path, TABLES, table_parts)
-
+    table_part_of = functools.partial(manifests.table_number, tables=TABLES, table_parts=table_parts)
     elements += manifests.find_elements(output, TABLES, lists, numbers, table_part_of, findings)
+    manifests.check_output_folder(output, findings)
     return AggregateAudit(output, tuple(sources), opened), elements
 
 
@@ -101,12 +101,10 @@ def _open_source(number: int, entry: Any, findings: Findings) -> RunAudit | None
     return None
 
 
-def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings) -> list[Element]:
+def _elements_of(source: RunAudit, entry: dict[str, Any], findings: Findings, who: str) -> list[Element]:
     """The elements of a source: all of it but its tables, which the aggregate was not made of."""
-    assert source.source is not None
-    who = f"source {source.source + 1}: "
-    manifests.compare_entries(entry, manifest_entry(source.plan), "its plan says", findings, before=who)
-    elements = source.elements(entry, ("parts",), findings)
+    manifests.compare_entries(entry, manifest_entry(source.plan), "its plan says {}", findings, before=who)
+    elements = source.elements({"parts": entry["parts"]}, findings)
     new = sorted(file for element in elements for file in element.files - element.listed.keys())
     if new:
         text = f"has parts that this aggregate was not made of ({len(new):,}, first {new[0]}): build it anew"
@@ -167,7 +165,7 @@ class AggregateAudit:
         if self.opened is None or counts["table parts"] < self.opened.union.table_parts:
             return ""
         right = {f"rows_{name}": counts[name] for name in ("predicted", "failed", "incomplete")}
-        manifests.compare_counts(manifest, right, findings)
+        manifests.compare_entries(manifest, right, manifests.FOUND, findings)
         return (
             f"{self.output}: {self.opened.union.rows:,} rows of {len(self.sources)} sources = "
             f"{counts['predicted']:,} predicted + {counts['failed']:,} failed; {counts['part files']:,} parts "

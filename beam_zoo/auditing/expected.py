@@ -98,11 +98,10 @@ class Definitions:
         if plan.kind == "classifier":
             self.questions.append((slice(0, len(plan.outputs)), None))
         schema = (plan.members[0].schema if plan.kind == "tree" else None) or {"question_answer_pairs": {}}
-        start = 0
+        end = 0
         for question, answers in schema["question_answer_pairs"].items():
-            columns = slice(start, start + len(answers))
-            self.questions.append((columns, schema["dependencies"][question]))
-            start = columns.stop
+            start, end = end, end + len(answers)
+            self.questions.append((slice(start, end), schema["dependencies"][question]))
 
     def numbers(self, rows: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """The numbers of the advanced table.

@@ -13,6 +13,7 @@ from beam_zoo.storage import files, layout
 from beam_zoo.storage.layout import MANIFEST, TABLES, part_number, table_file
 
 Types = dict[str, type | tuple[type, ...]]
+FOUND = "{} were found in the parts"
 OF_ALL: Types = {"versions": dict, "start": str, "end": str, "beam_options": list}
 """What every manifest has, and nothing else in the output says."""
 
@@ -31,11 +32,11 @@ def check_types(content: dict[str, Any], types: Types, findings: Findings, befor
 def compare_entries(
     found: dict[str, Any], right: dict[str, Any], says: str, findings: Findings, before: str = ""
 ) -> None:
-    """Compare entries of the manifest with the right ones, of which `says` says where they stand."""
+    """Compare entries of the manifest with the right ones; `says` is of what says so: `the plan says {}`."""
     for name, value in right.items():
         if json.dumps(found.get(name), sort_keys=True) != json.dumps(value, sort_keys=True):
             ours, theirs = (one_line(repr(each), 80) for each in (found.get(name), value))
-            findings.add(MANIFEST, f"{before}{name} is {ours}, and {says} {theirs}")
+            findings.add(MANIFEST, f"{before}{name} is {ours}, and {says.format(theirs)}")
 
 
 def compare_members(found: Any, right: list[dict[str, Any]], findings: Findings) -> None:
@@ -48,15 +49,7 @@ def compare_members(found: Any, right: list[dict[str, Any]], findings: Findings)
     for ours, theirs in zip(there, right, strict=True):
         of = f" of member {theirs['name']}"
         every = {key + of: theirs.get(key) for key in sorted({*ours, *theirs})}
-        compare_entries({key + of: ours[key] for key in ours}, every, "the plan says", findings)
-
-
-def compare_counts(manifest: dict[str, Any], right: dict[str, int], findings: Findings) -> None:
-    """Compare the manifest's numbers of galaxies with those that were found."""
-    for name, number in right.items():
-        found = manifest.get(name)
-        if found != number or isinstance(found, bool):
-            findings.add(MANIFEST, f"{name} is {found!r}, and {number:,} were found in the parts")
+        compare_entries({key + of: ours[key] for key in ours}, every, "the plan says {}", findings)
 
 
 def names_in(output: str, folder: str) -> list[str]:
@@ -92,7 +85,7 @@ def find_elements(
         numbers: of the table parts; others are added if they have files.
         table_part_of: gives the table part of a file, or None for one that cannot be there.
         findings: takes what is wrong with names and lists.
-        source: number of the source.
+        source: see `Element`.
     """
     who, above = ("", "") if source is None else (f"source {source + 1}: ", output)
     there: defaultdict[int | None, set[str]] = defaultdict(set)

@@ -39,48 +39,30 @@ class RunAudit:
 
     def open(self, manifest: dict[str, Any], findings: Findings) -> list[Element]:
         """Check the manifest of an output, and find the elements."""
-        plan = self.plan
-        right = {
-            "command": plan.command,
-            "rows_in": plan.rows,
-            "seed": plan.seed,
-            "fingerprint": plan.fingerprint,
-            "tables_fingerprint": plan.tables_fingerprint,
-        }
-        manifests.compare_entries(manifest, right, "the plan says", findings)
-        manifests.compare_members(
-            manifest.get("members"), [to_json(member) for member in plan.members], findings
-        )
-        # `finish` writes neither options nor device.
-        either = "options" in manifest or "device" in manifest
+        plan, names = self.plan, ("command", "seed", "fingerprint", "tables_fingerprint")
+        right = {"rows_in": plan.rows, **{name: getattr(plan, name) for name in names}}
+        manifests.compare_entries(manifest, right, "the plan says {}", findings)
+        members = [to_json(member) for member in plan.members]
+        manifests.compare_members(manifest.get("members"), members, findings)
         types = {**manifests.OF_ALL, "galaxies_per_second": (int, float)}
-        manifests.check_types(
-            manifest, types | ({"options": dict, "device": str} if either else {}), findings
-        )
+        if "options" in manifest or "device" in manifest:  # `finish` writes neither
+            types |= {"options": dict, "device": str}
+        manifests.check_types(manifest, types, findings)
+        folder = layout.REPRESENTATIONS
+        there = (f"{folder}/{name}" for name in manifests.names_in(self.output, folder))
+        foreign = (os.path.basename(path) for path in there if path not in parts.folders(plan))
+        findings.some(folder, (f"{name} does not belong there" for name in foreign))
+        elements = self.elements({name: manifest.get(name) for name in ("tables", "parts")}, findings)
         manifests.check_output_folder(self.output, findings)
-        members = [member.name for member in plan.members] if plan.command == "represent" else []
-        foreign = [
-            name for name in manifests.names_in(self.output, layout.REPRESENTATIONS) if name not in members
-        ]
-        findings.some(layout.REPRESENTATIONS, (f"{name} does not belong there" for name in foreign))
-        return self.elements(manifest, ("tables", "parts"), findings)
+        return elements
 
-    def elements(self, lists: dict[str, Any], names: tuple[str, ...], findings: Findings) -> list[Element]:
-        """The elements.
-
-        Args:
-            lists: has the manifest's lists of files.
-            names: of these lists.
-            findings: takes what is wrong with them, and names of files that cannot be there.
-        """
+    def elements(self, lists: dict[str, Any], findings: Findings) -> list[Element]:
+        """The elements; `lists` are the manifest's lists of files, by name."""
         folders = parts.folders(self.plan)
         if self.source is None:  # what a run does not write must be empty
             folders = list(dict.fromkeys([*folders, layout.SAMPLES, *TABLES]))
-        some = {name: lists.get(name) for name in names}
-        numbers = range(self.plan.table_parts)
-        found = manifests.find_elements(
-            self.output, folders, some, numbers, self._table_part_of, findings, self.source
-        )
+        find, numbers = manifests.find_elements, range(self.plan.table_parts)
+        found = find(self.output, folders, lists, numbers, self._table_part_of, findings, self.source)
         return [Element(None, source=self.source, folder=found[0].folder), *found]
 
     def _table_part_of(self, path: str) -> int | None:
@@ -123,7 +105,8 @@ class RunAudit:
             The line for an output in which nothing is wrong.
         """
         predicted, failed = counts["predicted"], counts["failed"]
-        manifests.compare_counts(manifest, {"rows_predicted": predicted, "rows_failed": failed}, findings)
+        right = {"rows_predicted": predicted, "rows_failed": failed}
+        manifests.compare_entries(manifest, right, manifests.FOUND, findings)
         reused = manifest.get("rows_reused")
         if not isinstance(reused, int) or isinstance(reused, bool) or not 0 <= reused <= predicted:
             findings.add(MANIFEST, f"rows_reused is {reused!r}, and {predicted:,} were predicted")

@@ -30,14 +30,7 @@ SUM_TOLERANCE = 1e-5
 def read_stored_parts(
     plan: Plan, output: str, element: Element, expected: ExpectedTablePart, findings: Findings
 ) -> NumbersByName:
-    """Read and check the stored parts of a table part.
-
-    Args:
-        plan: the plan of the run.
-        output: its folder.
-        element: the table part.
-        expected: has the plan's rows, and takes the galaxies and failures.
-        findings: takes what is wrong.
+    """Read and check the stored parts of a table part, whose galaxies and failures are added to `expected`.
 
     Returns:
         Number of part files and of their rows that were read; `FOLDER\\tLENGTH` for each length of features.
@@ -59,11 +52,9 @@ class _Folder:
     """The parts in a folder; galaxies by row of the table part.
 
     Attributes:
-        plan, output, element, expected, findings: see `read_stored_parts`.
-        folder: path below the output.
         where: galaxy with samples -> the file that holds them.
         failures: galaxy -> its failures, one or more, in all parts.
-        counts: see `read_stored_parts`.
+        counts: as `read_stored_parts` returns them.
     """
 
     plan: Plan
@@ -153,17 +144,15 @@ class _Folder:
 
     def _check_keys(self, file: str, part: parts.Part, rows: np.ndarray) -> None:
         """Compare the galaxies, members and passes of a part's rows with those of the plan, in its order."""
-        plan, galaxies = self.plan, len(rows)
-        right = self.expected.rows.take(pa.array(rows)).drop_columns([LOCATION])
-        if plan.command == "predict":
-            samples = len(plan.members) * plan.passes
+        plan, galaxies = self.plan, self.expected.rows.take(pa.array(rows))
+        if plan.command == "represent":
+            right = galaxies.drop_columns([LOCATION])
+        else:
             members = np.repeat([member.name for member in plan.members], plan.passes)
-            keys = {
-                ID: right.column(ID).take(pa.array(np.repeat(np.arange(galaxies), samples))),
-                "member": pa.array(np.tile(members, galaxies), pa.string()),
-                "pass": pa.array(np.tile(plan.pass_numbers, galaxies * len(plan.members)), pa.int32()),
-            }
-            right = pa.table(keys)
+            ids = np.repeat(galaxies.column(ID).to_numpy(), len(members))
+            passes = np.tile(plan.pass_numbers, len(rows) * len(plan.members))
+            columns = [pa.array(ids, pa.string()), pa.array(np.tile(members, len(rows)), pa.string())]
+            right = pa.table([*columns, pa.array(passes, pa.int32())], [ID, "member", "pass"])
         compare_columns(file, part.table, right, self.findings)
 
     def _check_numbers(self, file: str, part: parts.Part) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """The files of the tables: each is compared, column by column, with what it must hold."""
 
 import os
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -65,14 +64,11 @@ class TableFiles:
         Returns:
             The numbers that it has, masked where it lacks a galaxy; None if it cannot be read.
         """
-        carried = expected.rows.drop_columns([LOCATION])
+        carried, predicted = expected.rows.drop_columns([LOCATION]), expected.predicted
         schema = pa.schema([*carried.schema, *(pa.field(name, pa.float32()) for name in names)])
-        table = self._read(file, schema)
+        there, table = self._compare_rows(file, schema, expected, predicted, carried, "it failed")
         if table is None:
             return None
-        predicted = expected.predicted
-        there, table = self._align(file, table, expected, predicted, "it failed")
-        compare_columns(file, table, carried.take(pa.array(predicted[there])), self._findings)
         self._findings.some(file, (f"{name} has nulls" for name in names if table.column(name).null_count))
         found = np.ma.masked_all((len(there), len(names)))
         found[there] = np.stack([table.column(name).to_numpy() for name in names], axis=1)
@@ -106,22 +102,15 @@ class TableFiles:
             self._findings.numbers(self._advanced, wrong, ids, [name], sums.data, "and must be 1")
 
     def _compare_failures(self, expected: ExpectedTablePart) -> None:
-        file, table = self._failures, self._read(self._failures, FAILURE_SCHEMA)
-        if table is None:
-            return
-        rows = np.array(list(expected.failures), np.int64)
-        there, table = self._align(file, table, expected, rows, "it was predicted")
-        right = expected.rows.select([ID, LOCATION]).take(pa.array(rows[there]))
-        compare_columns(file, table, right, self._findings)
-
-        def texts() -> Iterator[str]:
-            for row, cells in zip(rows[there].tolist(), table.to_pylist(), strict=True):
-                found = cells["stage"], cells["error"], cells["may_pass"]
-                right = [(f.stage, f.error, f.may_pass) for f in expected.failures[row]]
-                if found not in right:
-                    yield f"galaxy {cells[ID]!r}: {found} is not the failure in its part, {right[0]}"
-
-        self._findings.some(file, texts())
+        file, rows, texts = self._failures, np.array(list(expected.failures), np.int64), []
+        columns, otherwise = expected.rows.select([ID, LOCATION]), "it was predicted"
+        there, table = self._compare_rows(file, FAILURE_SCHEMA, expected, rows, columns, otherwise)
+        for row, cells in zip(rows[there].tolist(), [] if table is None else table.to_pylist(), strict=True):
+            found = cells["stage"], cells["error"], cells["may_pass"]
+            right = [(f.stage, f.error, f.may_pass) for f in expected.failures[row]]
+            if found not in right:
+                texts.append(f"galaxy {cells[ID]!r}: {found} is not the failure in its part, {right[0]}")
+        self._findings.some(file, texts)
 
     def _read(self, file: str, schema: pa.Schema | None) -> pa.Table | None:
         """Read a file, and compare it with the manifest; None if it is damaged or has other columns."""
@@ -142,26 +131,35 @@ class TableFiles:
             return table
         return table if compare_schemas(file, table.schema, schema, self._findings) else None
 
-    def _align(
-        self, file: str, table: pa.Table, expected: ExpectedTablePart, rows: np.ndarray, otherwise: str
-    ) -> tuple[np.ndarray, pa.Table]:
-        """Put a table's galaxies into the order of the plan; missing and foreign ones are findings.
+    def _compare_rows(
+        self,
+        file: str,
+        schema: pa.Schema,
+        expected: ExpectedTablePart,
+        rows: np.ndarray,
+        columns: pa.Table,
+        otherwise: str,
+    ) -> tuple[np.ndarray, pa.Table | None]:
+        """Read a file; compare its galaxies with those of the plan, and the columns that the plan has.
 
         Args:
             rows: of the galaxies that the table must have, int64, shape (galaxy,).
-            otherwise: what became of the others.
+            columns: those that the table has of the plan, with all rows.
+            otherwise: what became of the other galaxies.
 
         Returns:
-            Which of these galaxies the table has, bool, shape (galaxy,), and its rows of those, in order.
+            Which of these galaxies the table has, bool, shape (galaxy,), and its rows of those, in the order of
+            the plan. None of them, and no table, if the file cannot be used.
         """
-        found, right = table.column(ID).to_pylist(), expected.ids(rows)
-        if found == right:
-            return np.ones(len(right), bool), table
+        table = self._read(file, schema)
+        if table is None:
+            return np.zeros(len(rows), bool), None
         where: dict[str, list[int]] = {}
-        for row, galaxy in enumerate(found):
+        for row, galaxy in enumerate(table.column(ID).to_pylist()):
             where.setdefault(galaxy, []).append(row)
-        ours, known = set(right), set(expected.rows.column(ID).to_pylist())
-        others = known - ours - set(expected.ids(np.array(sorted(expected.unknown), np.int64)))
+        right, known = expected.ids(rows), set(expected.rows.column(ID).to_pylist())
+        others = known - {*right, *expected.ids(np.array(sorted(expected.unknown), np.int64))}
+        ours = set(right)
         order, wanted = [g for g in where if g in ours], [g for g in right if g in where]
         swapped = [(g, place) for g, place in zip(order, wanted, strict=True) if g != place]
         some, places = partial(self._findings.some, file), where.items()
@@ -172,8 +170,10 @@ class TableFiles:
         for galaxy, place in swapped[:1]:
             text = f"not in the order of the plan, first {galaxy!r} in the place of {place!r}"
             self._findings.add(file, f"{len(swapped):,} galaxies are {text}")
-        first = pa.array([where[g][0] for g in wanted], pa.int64())
-        return np.array([g in where for g in right], bool), table.take(first)
+        there = np.array([g in where for g in right], bool)
+        table = table.take(pa.array([where[g][0] for g in wanted], pa.int64()))
+        compare_columns(file, table, columns.take(pa.array(rows[there])), self._findings)
+        return there, table
 
 
 def masked_fractions(numbers: np.ndarray, advanced: np.ma.MaskedArray | None) -> np.ma.MaskedArray:

@@ -52,6 +52,14 @@ def retype(output, name, column, kind):
     a.write(output / name, table.set_column(where, column, table.column(column).cast(kind)))
 
 
+def require(output, name, column):
+    """A column that must have a value in every row."""
+    table = pq.read_table(output / name)
+    where = table.schema.get_field_index(column)
+    field = table.schema.field(column).with_nullable(False)
+    a.write(output / name, table.set_column(where, field, table.column(column)))
+
+
 def unmask(output):
     """A number where the friendly table masks one: the right number, of the advanced table."""
     friendly = pd.read_parquet(output / FRIENDLY)

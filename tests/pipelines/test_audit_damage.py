@@ -33,6 +33,7 @@ from tests.pipelines.damages import (
     plan_rows,
     plan_values,
     rename,
+    require,
     retype,
     rows_of,
     surplus_failures,
@@ -188,6 +189,11 @@ DAMAGE = {
         lambda o: retype(o, ADVANCED, f"{ANSWER}_fraction", pa.float64()),
         ADVANCED,
         "is of type double, and should be float",
+    ),
+    "a column of which no value may be null": (
+        lambda o: require(o, FRIENDLY, f"{ANSWER}_fraction"),
+        FRIENDLY,
+        "is of type float not null, and should be float",
     ),
     "another type of a failures column": (
         lambda o: retype(o, FAILURES, "may_pass", pa.int8()),
