@@ -46,8 +46,8 @@ class Plan:
         fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`,
             and with `fast_views` others by a GPU, see `beam_zoo.images.gpu.card_decoder`.
         fast_views: `batched` if `beam_zoo.images.fast_views` makes a batch's views together; False for
-            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm: such
-            an output can be read, but not continued.
+            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm:
+            such an output can be read, but not continued.
     """
 
     command: str
