@@ -23,7 +23,8 @@ def test_files_and_modules_are_there(page):
         return
     text = page.read_text()
     for path in re.findall(
-        r"(?<![\w/])((?:beam_zoo|pipelines|runners|tests|examples|conf/(?:models|surveys|machines))/[\w/.-]+\.\w+)",
+        r"(?<![\w/])((?:beam_zoo|pipelines|runners|tests|examples|conf/(?:models|surveys|machines))"
+        r"/[\w/.-]+\.\w+)",
         text,
     ):
         assert (REPO / path).exists(), path
