@@ -58,7 +58,7 @@ class Predict(beam.PTransform):
     Args:
         models: the members of the ensemble: YAML files, or what `read_member` made of them.
         samples: whether a dictionary also has `samples`, one dictionary for each member and pass.
-        **options: the command's options `passes`, `first_pass`, `seed`, `precision`, `compile`, `fast_images`,
+        **options: the command's `passes`, `first_pass`, `seed`, `precision`, `compile`, `fast_images`,
             `fast_views`, `batch_size`, `device`, `image_root`, `allow_outside`, `interval` and `carry`.
 
     Raises:
