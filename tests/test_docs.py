@@ -33,6 +33,13 @@ def test_files_and_modules_are_there(page):
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_short(page):
+    """At most 100 characters, in code blocks and tables too."""
+    lines = page.read_text().splitlines()
+    assert not [number for number, line in enumerate(lines, 1) if len(line) > 100]
+
+
 def test_every_page_is_listed():
     readme = (REPO / "README.md").read_text()
     for page in (REPO / "docs").glob("*.md"):
