@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 setup(
-    # The configurations are in a folder of their own in the repository, and in the package once it is installed.
+    # The configurations are in conf/ in the repository, and in the package when it is installed.
     packages=[*find_packages(include=["beam_zoo*", "pipelines*", "runners*", "examples*"]), "beam_zoo.conf"],
     package_dir={"beam_zoo.conf": "conf"},
     package_data={

@@ -18,8 +18,8 @@ Functions, each a command with its options as keywords, that return an `Output`:
 Others: `audit` reads an output again and says what is wrong; `export` writes its samples as an HDF5 file.
 Errors: `UserError`, `RunFailed`, `TooManyFailures`, `StorageFull`.
 
-Everything is imported when it is first used. The packages below this one are not part of the public interface, and
-import neither this module, nor `pipelines` (the commands), nor `runners` (the engines).
+Everything is imported when it is first used. The packages below this one are not part of the public
+interface, and import neither this module, nor `pipelines` (the commands), nor `runners` (the engines).
 """
 
 import importlib

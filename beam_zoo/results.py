@@ -43,7 +43,7 @@ COMMANDS = ("predict", "represent", "aggregate")
 class Output:
     """A complete output of `predict`, `represent` or `aggregate`; `open_output` makes it.
 
-    Tables are read when they are asked for, from the files that the manifest names, and have the catalogue's order.
+    Tables are read on request, from the files that the manifest names, and have the catalogue's order.
 
     >>> beam_zoo.open_output("OUT")
     <Output .../OUT: predict, 8 of 8 galaxies predicted, 0 failed>
@@ -91,7 +91,7 @@ class Output:
 
     @property
     def paths(self) -> dict[str, list[str]]:
-        """The Parquet files of every table, in the catalogue's order; samples of an aggregate are in its sources.
+        """The Parquet files of every table, in catalogue order; an aggregate's samples are in its sources.
 
         >>> paths = beam_zoo.open_output("OUT").paths
         >>> list(paths), len(paths["friendly"])
@@ -113,7 +113,7 @@ class Output:
     @overload
     def friendly(self, *, arrow: Literal[True]) -> pa.Table: ...
     def friendly(self, *, arrow: bool = False) -> "pd.DataFrame | pa.Table":
-        """One row per predicted galaxy: `id_str`, carried columns, and a vote fraction, probability or value each.
+        """One row per predicted galaxy: `id_str`, carried columns, vote fractions, probabilities or values.
 
         Args:
             arrow: give an Arrow table instead of a pandas DataFrame.
@@ -131,7 +131,7 @@ class Output:
     @overload
     def advanced(self, *, arrow: Literal[True]) -> pa.Table: ...
     def advanced(self, *, arrow: bool = False) -> "pd.DataFrame | pa.Table":
-        """As `friendly`, with the bounds of the 90% interval and the proportion asked of every answer, unmasked.
+        """As `friendly`, unmasked, with 90% intervals and the proportion asked of every answer.
 
         >>> beam_zoo.open_output("OUT").advanced(arrow=True).column_names[1:3]
         ['smooth-or-featured_smooth_fraction', 'smooth-or-featured_smooth_90pc-lower']
@@ -186,7 +186,7 @@ class Output:
             arrow: give an Arrow table instead of a pandas DataFrame.
 
         Raises:
-            UserError: there is no such member, a file is missing or damaged, or the output has no representations.
+            UserError: no such member, a missing or damaged file, or an output without representations.
 
         >>> beam_zoo.open_output("FEATURES").representations("demo_a")["feature"][0].shape
         (96,)
@@ -281,7 +281,7 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _in_order(tables: list[pa.Table], plan: Plan, output: str, snippet: int) -> pa.Table:
-    """Rows of a snippet in the catalogue's order: galaxies that were tried again are in parts of their own."""
+    """Rows of a snippet in catalogue order: galaxies that were tried again are in added parts."""
     if len(tables) == 1:
         return tables[0]
     table = _joined(tables)

@@ -1,8 +1,9 @@
 """What a catalogue costs on Dataflow: rates and bytes that are measured here, and prices that you put in.
 
-`python -m benchmarks.cloud` predicts galaxies with 2 members (convnext_nano, random weights) x 3 passes on the local
-runner, once few and once more of them, so that start-up cancels out; measures what a galaxy sends through the two
-shuffles; and prints the price formula with the prices given. `--rate R` puts in the rate of another worker instead.
+`python -m benchmarks.cloud` predicts galaxies with 2 members (convnext_nano, random weights) x 3 passes on
+the local runner, once few and once more of them, so that start-up cancels out; measures what a galaxy sends
+through the two shuffles; and prints the price formula with the prices given. `--rate R` puts in the rate of
+another worker instead.
 
     python -m benchmarks.cloud --galaxies 8.7e6 --worker_price 0.9 --shuffle_price 0.011 --rate 1000
 """
@@ -106,9 +107,10 @@ def main(argv: list[str] | None = None) -> None:
     hours = options.galaxies / speed / 3600
     terabytes = options.galaxies * (sizes.samples + sizes.tables) / 1e12
     price = hours * options.worker_price + 1e3 * terabytes * options.shuffle_price
+    each = hours / options.workers
     print(
         f"{options.galaxies:,.0f} galaxies at {speed:,.1f} galaxies/s a worker: {hours:,.1f} worker hours "
-        f"({hours / options.workers:,.1f} h on {options.workers}), {terabytes:.3f} TB shuffled, price {price:,.2f}"
+        f"({each:,.1f} h on {options.workers}), {terabytes:.3f} TB shuffled, price {price:,.2f}"
     )
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.cluster --flink DIR
 
-as root, with Slurm installed as for the tests: their two nodes, which share this machine, and the demo's two members on 200
-simulated galaxies. Beside it the local runner with the same command. DIR is made by `python -m runners.flink install DIR`.
+as root, with Slurm installed as for the tests: their two nodes, which share this machine, and the demo's two
+members on 200 simulated galaxies. Beside it the local runner with the same command. DIR is made by `python -m
+runners.flink install DIR`.
 """
 
 import argparse
@@ -113,7 +114,7 @@ def _moment(text: str) -> float:
 
 
 def _logged(logs: object, words: str, *, last: bool = False) -> float:
-    """When the first (or the last) line that holds these words was logged; of several logs the first of these."""
+    """When the first (or last) line with these words was logged; of several logs the earliest."""
     moments = []
     for log in logs:  # type: ignore[attr-defined]
         lines = [line for line in log.read_text().splitlines() if STAMP.match(line) and words in line]

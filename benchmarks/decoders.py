@@ -1,9 +1,9 @@
-"""Images a second that threads of one process decode, and processes, on more and more cores: what feeds a GPU.
+"""Images a second that threads of one process, and processes, decode on more and more cores, for a GPU.
 
     python -m benchmarks.decoders
 
-JPEGs of 424 px that were read before; exact views of 224 px are made, or raw pixels kept for `--fast_views`; batches of 256, 5 under
-way, as beside a GPU. The limit is the rate of one thread times the cores.
+JPEGs of 424 px that were read before; exact views of 224 px are made, or raw pixels kept for `--fast_views`;
+batches of 256, 5 under way, as beside a GPU. The limit is the rate of one thread times the cores.
 """
 
 import argparse

@@ -2,11 +2,12 @@
 
     python -m benchmarks.end_to_end
 
-2 members (convnext_nano) x 3 passes, minimal view of 224 px, 512 galaxies of 424 px; samples, tables and manifest. The bare
-loop has the same models, without Beam, and pixels that are in memory already; it runs before and after each run of the
-command, both in a process of their own. The clock of the command starts when its models are loaded (and compiled) and its
-decoders are there, and ends with the manifest. A third process makes the images and views alone: the limit is what is left
-of the bare rate when these take all cores in between, and all else takes nothing.
+2 members (convnext_nano) x 3 passes, minimal view of 224 px, 512 galaxies of 424 px; samples, tables and
+manifest. The bare loop has the same models, without Beam, and pixels that are in memory already; it runs
+before and after each run of the command, both in a process of their own. The clock of the command starts when
+its models are loaded (and compiled) and its decoders are there, and ends with the manifest. A third process
+makes the images and views alone: the limit is what is left of the bare rate when these take all cores in
+between, and all else takes nothing.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def image_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float
 
 
 def processor_time() -> float:
-    """Seconds that this process and the processes that decoded for it, once they have ended, were on a core."""
+    """Processor seconds of this process, and of the processes that decoded for it and have ended."""
     server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
     if server._forkserver_pid is None:
         return time.process_time()
@@ -108,7 +109,7 @@ def processor_time() -> float:
 
 @contextlib.contextmanager
 def _loaded() -> Iterator[list[tuple[float, float]]]:
-    """When models were loaded, and decoders began: on the clock, and in the processor time of this process."""
+    """When models were loaded, and decoders began: by the clock, and in processor time of this process."""
     from beam_zoo.inference.handler import MemberHandler
     from beam_zoo.inference.load import LoadImages
 
@@ -130,7 +131,7 @@ def _loaded() -> Iterator[list[tuple[float, float]]]:
 
 
 def command_rate(folder: Path, words: list[str], galaxies: int) -> dict[str, float]:
-    """Of the command, from the end of its start-up to the manifest: galaxies a second, and processor seconds a galaxy."""
+    """Galaxies a second, and processor seconds a galaxy, of the command without its start-up."""
     from pipelines import predict
 
     given = ["--passes", str(workload.PASSES), "--limit", str(galaxies), *words]
@@ -185,8 +186,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(workload.describe())
     print(f"{options.galaxies} galaxies, medians of {options.times}; galaxies/s")
-    head = f"{'bare':>6} {'images':>7} {'command':>8} {'ratio':>6} {'(least, most)':>14} {'limit':>6} {'asked':>6}"
-    print(f"{'':22} {head}")
+    head = f"{'':22} {'bare':>6} {'images':>7} {'command':>8} {'ratio':>6} {'(least, most)':>14}"
+    print(f"{head} {'limit':>6} {'asked':>6}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workload.write_catalogue(folder, options.galaxies)
@@ -194,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
         for way in options.ways:
             found = list(measured(folder, way, options.galaxies, options.times))
             ratios = sorted(command / bare for bare, _, command in found)
-            # What is left of the bare rate when images take the cores, one after the other, and nothing else anything.
+            # The bare rate if only images took time besides, one after the other with the forward passes.
             limit = statistics.median(images / (bare + images) for bare, images, _ in found)
             bare, images, command = map(statistics.median, zip(*found, strict=True))
             rates = f"{bare:6.1f} {images:7.1f} {command:8.1f} {statistics.median(ratios):6.2f}"

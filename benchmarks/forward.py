@@ -1,10 +1,10 @@
-"""What else a CPU offers for the forward pass: galaxies/s of one member, and what it does to the vote fractions.
+"""Alternatives for the forward pass on a CPU: galaxies/s of one member, and changes of its vote fractions.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.forward
 
-One ZoobotTree (convnext_nano, random weights), 16 images at a time, without dropout; ways take turns, and rates are medians.
-Changes are those of all vote fractions against fp32, on 64 galaxies.
+One ZoobotTree (convnext_nano, random weights), 16 images at a time, without dropout; ways take turns, and
+rates are medians. Changes are those of all vote fractions against fp32, on 64 galaxies.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def frozen(encoder: Any) -> Way:
 
 
 def int8_linear(encoder: Any) -> Way:
-    """torch's dynamic quantisation, which knows linear layers only (timm's convnext_nano has convolutions instead)."""
+    """torch's dynamic quantisation, of linear layers only (timm's convnext_nano has convolutions instead)."""
     return torch.ao.quantization.quantize_dynamic(encoder, {torch.nn.Linear}, dtype=torch.qint8)
 
 

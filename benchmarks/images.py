@@ -3,8 +3,9 @@
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.images
 
-Real galaxies where they are at hand. Two members: convnext_nano with random weights and a view of 224 px, and the demo's
-trained members with theirs of 96 px. Changes are those of all vote fractions against Pillow and galaxy_datasets.
+Real galaxies where they are at hand. Two members: convnext_nano with random weights and a view of 224 px, and
+the demo's trained members with theirs of 96 px. Changes are those of all vote fractions against Pillow and
+galaxy_datasets.
 """
 
 import argparse

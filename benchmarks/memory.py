@@ -1,10 +1,10 @@
 """Peak memory of the commands that go over a whole output, for a small and a four times larger catalogue.
 
-`python -m benchmarks.memory` makes outputs of random samples (2 members x 5 passes x 34 answers, no images), runs
-`finish`, `audit`, `export` and `aggregate` (of the output and of more passes in another order) on each, and prints
-the largest resident set of a process of each command. It must not grow with the catalogue, except for 8 bytes a
-galaxy with which the audit checks that ids are unique. `--predict --rows 100000 --times 10` measures prediction,
-without models.
+`python -m benchmarks.memory` makes outputs of random samples (2 members x 5 passes x 34 answers, no images),
+runs `finish`, `audit`, `export` and `aggregate` (of the output and of more passes in another order) on each,
+and prints the largest resident set of a process of each command. It must not grow with the catalogue, except
+for 8 bytes a galaxy with which the audit checks that ids are unique. `--predict --rows 100000 --times 10`
+measures prediction, without models.
 """
 
 import argparse

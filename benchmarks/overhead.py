@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.overhead --galaxies 200000
 
-Galaxies without images go through members without models (3 members x 5 passes x 34 answers), are stored, read
-back, combined by CombinePerKey, turned into statistics and written, on the local runner. The result is the CPU time
-of this process per galaxy, without that of a run of few galaxies (set-up) and of the statistics' arithmetic, which
-is timed where it is called. `--profile` shows the functions.
+Galaxies without images go through members without models (3 members x 5 passes x 34 answers), are stored,
+read back, combined by CombinePerKey, turned into statistics and written, on the local runner. The result is
+the CPU time of this process per galaxy, without that of a run of few galaxies (set-up) and of the statistics'
+arithmetic, which is timed where it is called. `--profile` shows the functions.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What people write today to predict a catalogue with several models and passes: one function a way, as its users would.
+"""What people write today to predict a catalogue with several models and passes: one function each way.
 
-Each takes a catalogue (`id_str`, `file_loc`), the checkpoints of ZoobotTree models and a number of passes, and writes
-zoobot's own friendly and advanced tables.
+Each takes a catalogue (`id_str`, `file_loc`), the checkpoints of ZoobotTree models and a number of passes,
+and writes zoobot's own friendly and advanced tables.
 """
 
 import functools
@@ -46,7 +46,8 @@ def zoobot(catalogue: pd.DataFrame, checkpoints: list[str], passes: int, output:
     by_model = []
     for checkpoint in checkpoints:
         model = _load(checkpoint)
-        # zoobot 2.9's own data module hands a mapping to predict_step, and ZoobotTree's takes the images themselves.
+        # zoobot 2.9's own data module hands a mapping to predict_step, and ZoobotTree's takes the images
+        # themselves.
         model.predict_step = functools.partial(_predict_step, model.predict_step)
         by_pass = [
             predict_on_catalog.predict(

@@ -3,10 +3,10 @@
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.peers
 
-2 ZoobotTree members (convnext_nano) x 3 passes with dropout, minimal view of 224 px, images of 424 px, tables. Every way runs in
-a process of its own, few galaxies and more of them in turn: the rate is that of what is between, without start-up. Memory is
-the largest sum over all processes of what each has for itself (a share of what they share). Without dropout all ways must
-give the same vote fractions.
+2 ZoobotTree members (convnext_nano) x 3 passes with dropout, minimal view of 224 px, images of 424 px,
+tables. Every way runs in a process of its own, few galaxies and more of them in turn: the rate is that of
+what is between, without start-up. Memory is the largest sum over all processes of what each has for itself (a
+share of what they share). Without dropout all ways must give the same vote fractions.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     python -m benchmarks.planning --rows 10000000
 
-The limit is to read the file and write its rows once more: the table says how long pyarrow alone takes for that.
+The limit is to read the file and write its rows once more: the table says how long pyarrow alone takes for
+that.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def write_catalogue(path: Path, rows: int) -> None:
 
 
 def plan(folder: Path) -> tuple[float, float, float, float]:
-    """Seconds of preparing and publishing a run; MiB of this process at most, of the catalogue, and of mapped files."""
+    """Seconds of preparing and publishing a run; peak MiB of this process, the catalogue and mapped files."""
     from zoobot.pytorch.estimators import define_model  # noqa: F401 (what it takes is not the catalogue's)
 
     from pipelines import command_line, prepare
@@ -50,7 +51,7 @@ def plan(folder: Path) -> tuple[float, float, float, float]:
 
 
 def memory(name: str) -> float:
-    """One line of what Linux says of this process's memory, MiB (getrusage counts the parent's before its start, too)."""
+    """One line of /proc/self/status in MiB (getrusage also counts the parent's memory before the start)."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) / 1024
 
@@ -93,8 +94,8 @@ def main(argv: list[str] | None = None) -> None:
             found.append((seconds, limit, most, own, mapped))
             shutil.rmtree(folder / "out")
     print(
-        f"{options.rows:,} rows; seconds, pyarrow alone, peak memory in MiB, of that not there once the libraries were "
-        "imported, and mapped from the libraries' files (at the end)"
+        f"{options.rows:,} rows; seconds, pyarrow alone, peak memory in MiB, of that not there once the "
+        "libraries were imported, and mapped from the libraries' files (at the end)"
     )
     for row in found:
         print("{:8.1f} {:8.1f} {:8.0f} {:8.0f} {:8.0f}".format(*row))

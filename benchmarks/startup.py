@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup
 
-2 members (convnext_nano), 8 galaxies of 424 px; every run a process of its own. Beside it: how long torch, Beam and zoobot
-alone take to be imported, which the command does in part at the same time.
+2 members (convnext_nano), 8 galaxies of 424 px; every run a process of its own. Beside it: how long torch,
+Beam and zoobot alone take to be imported, which the command does in part at the same time.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.statistics
 
-Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other ensembles:
-the median CPU time of 5 runs. `quantiles alone` is the least that the statistics need: two interpolated quantiles
-for each (answer, sample). The mixture's interval (`--interval mixture`) is compared with zoobot's medians alone.
+Fractions, 90% intervals and the proportion asked of 20,000 galaxies, 2 members x 3 passes, and of other
+ensembles: the median CPU time of 5 runs. `quantiles alone` is the least that the statistics need: two
+interpolated quantiles for each (answer, sample). The mixture's interval (`--interval mixture`) is compared
+with zoobot's medians alone.
 """
 
 import argparse

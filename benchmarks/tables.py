@@ -2,8 +2,8 @@
 
 `python -m benchmarks.tables` stores random samples (2 members x 5 passes x 34 answers, no images), then runs
 `finish` and `audit` with one process and with two, one after the other. Time is that of the whole command,
-start-up included. Memory is the largest sum of the proportional set sizes of the command's processes, read every
-tenth of a second.
+start-up included. Memory is the largest sum of the proportional set sizes of the command's processes, read
+every tenth of a second.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The work that the benchmarks share: 2 ZoobotTree members, convnext_nano with random weights, and 424 px JPEGs."""
+"""The work that benchmarks share: 2 ZoobotTree members, convnext_nano with random weights, 424 px JPEGs."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ PIXELS = 424
 
 
 def write_catalogue(folder: Path, galaxies: int) -> Path:
-    """A catalogue of as many galaxies: real images where they are at hand, else simulated, each as often as needed.
+    """A catalogue of as many galaxies: real images if there are any, else simulated, repeated as needed.
 
     Args:
         folder: where the catalogue (and simulated images) are written.
@@ -87,7 +87,7 @@ def forward(model: Any, pixels: "torch.Tensor", passes: int = PASSES) -> "torch.
 
 
 def predict_words(folder: Path, output: Path, *words: str, prefix: str = "") -> list[str]:
-    """The arguments of `pipelines.predict` for a folder's catalogue and members, whose names may have a prefix there."""
+    """The arguments of `pipelines.predict` for a folder's catalogue and members; files may have a prefix."""
     models = [str(folder / f"{prefix}{name}.yaml") for name in MEMBERS]
     return [
         "--catalogue",
@@ -154,7 +154,8 @@ def describe() -> str:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
     ).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return f"python {platform.python_version()}, {versions}; {device}, {os.cpu_count()} cores; commit {commit or 'unknown'}"
+    machine = f"python {platform.python_version()}, {versions}; {device}, {os.cpu_count()} cores"
+    return f"{machine}; commit {commit or 'unknown'}"
 
 
 def _processor() -> str:

@@ -187,9 +187,8 @@ def same_run(output: str, old: Plan | None, plan: Plan) -> None:
     if old is None:
         return
     if found := plans.differences(old, plan):
-        raise UserError(
-            f"{output} holds a run with other settings: {'; '.join(found)}. Use another --output, or --overwrite"
-        )
+        changed = f"{output} holds a run with other settings: {'; '.join(found)}"
+        raise UserError(f"{changed}. Use another --output, or --overwrite")
     if changed := changes(old.versions, versions()):
         print(f"note: the run began with other versions: {changed}", file=sys.stderr)
 

@@ -90,7 +90,8 @@ def guarded(work: Callable[[], int]) -> int:
         work: parses the options and does everything; returns an exit code.
 
     Returns:
-        The exit code: that of the work, 2 for a mistake of the user, 3 for too many failures, 4 for a full disk, 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: that of the work, 2 for a mistake of the user, 3 for too many failures, 4 for a full
+        disk, 130 for Ctrl-C, 143 for SIGTERM.
     """
     os.environ |= import_path()  # for all processes that this one starts
     set_up_logging()

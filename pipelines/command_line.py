@@ -87,7 +87,7 @@ def parse(
             if name in BY_NAME:
                 values[name], origins[name] = _from_file(path, BY_NAME[name], value), path
                 continue
-            # Options of Beam may be given more than once: the flags of a later file replace all of an earlier.
+            # Options of Beam may be given more than once: a later file replaces all flags of an earlier.
             beam[name], origin[name] = _beam_flags(name, value), path
             _check_flags(check, beam[name], f"{path}: ")
     for name, value in given.items():
@@ -118,7 +118,7 @@ def split_command_line(
 
 
 def refuse_stray(stray: list[str]) -> None:
-    """Refuse words that belong to no option; after the flags, whose misspelling may be the cause, are checked."""
+    """Refuse words that belong to no option, after the flags: a misspelt flag may be the cause."""
     if stray:
         raise UserError(f"{stray[0]!r} belongs to no option (--help lists the options)")
 
@@ -168,7 +168,7 @@ def _beam_flags(name: str, value: Any) -> list[str]:
 
 
 def _joined(rest: list[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values in one word each (`--runner X` becomes `--runner=X`), and words that fit nowhere."""
+    """Flags with their values (`--runner X` becomes `--runner=X`), and words that belong to no option."""
     flags: list[str] = []
     stray: list[str] = []
     for word in rest:

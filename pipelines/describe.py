@@ -17,8 +17,8 @@ def describe(prepared: Prepared, options: Options) -> str:
     plan = prepared.run.plan
     done = sum(number in prepared.stored for number in prepared.snippets)
     lines = [
-        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} {_snippets(plan)} of up to {plan.snippet_size:,}, "
-        f"on {prepared.run.device} in {plan.precision}{_faster(plan)}",
+        f"{plan.command}: {plan.rows:,} galaxies in {plan.snippets:,} {_snippets(plan)} "
+        f"of up to {plan.snippet_size:,}, on {prepared.run.device} in {plan.precision}{_faster(plan)}",
         f"snippets: {len(prepared.snippets) - done:,} to do, {done:,} already stored",
     ]
     lines += [f"member {member.name}: {_passes(member, plan)}" for member in plan.members]
@@ -54,7 +54,8 @@ def _passes(member: Member, plan: Plan) -> str:
     text = f"{encoder} encoder and {heads} head passes per galaxy for {plan.passes} passes"
     if not member.passes_differ:
         if plan.passes > 1:
-            text += ": all passes are identical (no dropout at test time, no random view), so one is run and stored for each"
+            text += ": all passes are identical (no dropout at test time, no random view), "
+            text += "so one is run and stored for each"
     elif not member.random_view:
         text += ": dropout is in the head only and the view is the same, so the encoder runs once"
     return text

@@ -2,8 +2,8 @@
 
     python -m pipelines.export OUT --hdf5 predictions.hdf5
 
-writes the datasets `predictions` (float32; galaxy, answer, model, pass), `id_str`, `label_cols` and `members`.
-OUT is an output of `predict`, whose samples must all be stored, or of `aggregate`.
+writes the datasets `predictions` (float32; galaxy, answer, model, pass), `id_str`, `label_cols` and
+`members`. OUT is an output of `predict`, whose samples must all be stored, or of `aggregate`.
 """
 
 import sys

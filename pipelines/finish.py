@@ -2,8 +2,8 @@
 
     python -m pipelines.finish OUT
 
-builds what tables are missing and writes OUT/manifest.json. Nothing is predicted: if samples are missing it lists the
-`--snippets` that are left and ends with code 1, without tables.
+builds what tables are missing and writes OUT/manifest.json. Nothing is predicted: if samples are missing it
+lists the `--snippets` that are left and ends with code 1, without tables.
 """
 
 import sys
@@ -91,10 +91,8 @@ def finish(output: str, max_failure_fraction: float, flags: list[str]) -> None:
         raise MissingSamples(_count(made.snippets - len(stored)), left)
     run = Run(made, output, made.image_root, 1, "cpu")
     if (runner := beam_options.runner_name(flags)) != beam_options.DIRECT:
-        print(
-            f"note: the tables are built on this machine; {made.command} with --runner={runner} builds them there",
-            file=sys.stderr,
-        )
+        there = f"{made.command} with --runner={runner} builds them there"
+        print(f"note: the tables are built on this machine; {there}", file=sys.stderr)
     outputs.remove_manifest(output)
     reports = build_tables(run, flags)
     _say_what_may_pass(run, stored)
@@ -109,9 +107,8 @@ def _say_what_may_pass(run: "Run", stored: "dict[int, list[PartRef]]") -> None:
     for snippet in waiting[:SHOWN]:
         ids, locations = run.plan.read_rows(run.output, snippet)
         for offset in snippet.offsets[:SHOWN]:
-            print(
-                f"may pass if predicted again: {ids[offset]} ({locations[offset]}), --snippets {snippet.number}:{snippet.number + 1}"
-            )
+            where = f"--snippets {snippet.number}:{snippet.number + 1}"
+            print(f"may pass if predicted again: {ids[offset]} ({locations[offset]}), {where}")
     if waiting:
         total = sum(len(snippet.offsets) for snippet in waiting)
         print(

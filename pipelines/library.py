@@ -1,7 +1,7 @@
 """The commands as functions, for programs and notebooks: `beam_zoo.predict` and the others.
 
-Each takes the command's options as keywords, raises an error of `beam_zoo.errors` where the command would print its line, and
-leaves the process as it found it.
+Each takes the command's options as keywords, raises an error of `beam_zoo.errors` where the command would
+print its line, and leaves the process as it found it.
 """
 
 import dataclasses
@@ -65,7 +65,8 @@ def predict(
         RunFailed: a runner failed; the same call goes on.
         StorageFull: the output's disk is full.
 
-    >>> output = beam_zoo.predict(catalogue="galaxies.csv", models=["a.yaml", "b.yaml"], output="NEW", passes=3)
+    >>> models = ["a.yaml", "b.yaml"]
+    >>> output = beam_zoo.predict(catalogue="galaxies.csv", models=models, output="NEW", passes=3)
     >>> output.predicted, output.friendly().shape
     (8, (8, 7))
     """
@@ -168,7 +169,7 @@ def aggregate(
         samples: outputs of `predict`; their order is the tables'.
         output: folder of the new tables.
         carry: columns that the tables carry along; None for all that an output carries.
-        incomplete: `refuse`, `drop` or `keep` galaxies that are not in all outputs that have a member or pass.
+        incomplete: `refuse`, `drop` or `keep` galaxies that lack the samples of a member or pass.
         interval: `median` or `mixture`.
         max_failure_fraction: of the rows.
         overwrite: build the tables of an earlier aggregate anew.

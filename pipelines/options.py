@@ -98,7 +98,7 @@ class Tables:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Where the output is, and how the work is done; of these only `snippet_size` is part of what an output is."""
+    """Where the output is, and how the work is done; of these only `snippet_size` is part of an output."""
 
     output: str | None = option(
         None, "folder of the output; the same command goes on where a run stopped", path=True

@@ -138,7 +138,7 @@ def with_probed_images(
     missing: list[int],
     max_failure_fraction: float,
 ) -> Plan:
-    """The plan with a few images that were opened; of a run that goes on, they are held against those of its beginning.
+    """The plan with the probes: a few images that are opened, and compared with those of an earlier start.
 
     Args:
         plan: the plan.
@@ -203,5 +203,6 @@ def publish(
             )
         if there.tables_fingerprint != plan.tables_fingerprint:
             raise UserError(
-                f"another job has just begun to carry other columns, or other intervals, into {output}: use the same"
+                f"another job has just begun to carry other columns, or other intervals, into {output}: "
+                "use the same"
             )

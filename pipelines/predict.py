@@ -1,6 +1,6 @@
 """Predict vote fractions of galaxies with an ensemble of Zoobot checkpoints.
 
-    python -m pipelines.predict --catalogue galaxies.csv --models conf/models/a.yaml conf/models/b.yaml --output OUT
+    python -m pipelines.predict --catalogue galaxies.csv --models a.yaml b.yaml --output OUT
 
 writes OUT/friendly, OUT/advanced, OUT/samples, OUT/failures (Parquet) and OUT/manifest.json.
 """
@@ -30,7 +30,7 @@ def execute(name: str, options: Options, on_cluster: "cluster.Runs | None" = Non
     Args:
         name: `predict` or `represent`.
         options: of the command.
-        on_cluster: runs a graph where the runner is not the local one; by default the runner that the options name.
+        on_cluster: runs a graph unless the runner is the local one; by default the options' runner.
 
     Raises:
         TooManyFailures: more galaxies failed than `--max_failure_fraction` allows.

@@ -28,7 +28,7 @@ def probe_new(
 
 
 def probe_rest(plan: Plan, output: str, root: str, missing: list[int], max_failure_fraction: float) -> None:
-    """Open images spread over the snippets that a run still has to predict, and see that images are what they were.
+    """Open images spread over the snippets that are to be predicted, and check that they are unchanged.
 
     Raises:
         UserError: none can be opened, or an image is another file than when the run was planned.

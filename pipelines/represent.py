@@ -1,9 +1,9 @@
 """Write the features that Zoobot encoders give to galaxies.
 
-    python -m pipelines.represent --catalogue galaxies.csv --models conf/models/a.yaml conf/models/b.yaml --output OUT
+    python -m pipelines.represent --catalogue galaxies.csv --models a.yaml b.yaml --output OUT
 
-writes OUT/representations/{member} and OUT/failures (Parquet) and OUT/manifest.json. The dataflow is that of `predict`, with
-features instead of answers.
+writes OUT/representations/{member} and OUT/failures (Parquet) and OUT/manifest.json. The dataflow is that of
+`predict`, with features instead of answers.
 """
 
 import sys

@@ -24,8 +24,8 @@ def samples(
     Args:
         snippets: those to do.
         run: the run.
-        hints: Beam's resource hints of the whole chain from images to stored samples. A runner fuses only steps with
-            the same hints, so that one on a part of the chain would send pixels through a shuffle.
+        hints: Beam's resource hints of the whole chain from images to stored samples. A runner fuses only
+            steps with the same hints, so that one on a part of the chain would send pixels through a shuffle.
 
     Returns:
         References to their parts, new or already there.
@@ -41,7 +41,7 @@ def samples(
 def infer(
     batches: beam.PCollection, settings: InferenceSettings, hints: dict[str, str] | None = None
 ) -> beam.PCollection:
-    """One RunInference per checkpoint, chained: each adds its outputs to the batch, so images are read once."""
+    """One RunInference per checkpoint, chained: each adds its outputs to the batch; images are read once."""
     for member in settings.members:
         inference = _hinted(RunInference(MemberHandler(member, settings)), hints)
         inference = inference.with_output_types(batches.element_type)

@@ -44,23 +44,23 @@ class Statistics:
 class Predict(beam.PTransform):
     """Predict vote fractions of the galaxies of a PCollection, bounded or not.
 
-    Elements are dictionaries with `id_str`, and with `file_loc`, a path, or `image`, the bytes of a JPEG or PNG file.
-    Each becomes a dictionary with the columns of the advanced table, in its own window and with its own timestamp;
-    a galaxy without a prediction becomes one with the columns of the failures table, in the output `failures`.
-    The numbers are those of `beam_zoo.predict`: random draws depend on the seed, the galaxy's id, the member and the
-    pass. There is no shuffle: galaxies are batched within their bundle. A galaxy in several (sliding) windows is
-    predicted in each.
+    Elements are dictionaries with `id_str`, and with `file_loc`, a path, or `image`, the bytes of a JPEG or
+    PNG file. Each becomes a dictionary with the columns of the advanced table, in its own window and with its
+    own timestamp; a galaxy without a prediction becomes one with the columns of the failures table, in the
+    output `failures`. The numbers are those of `beam_zoo.predict`: random draws depend on the seed, the
+    galaxy's id, the member and the pass. There is no shuffle: galaxies are batched within their bundle. A
+    galaxy in several (sliding) windows is predicted in each.
 
-    Workers read the checkpoints from where they are now: for those on other machines, that is a shared disk or gs://.
-    In the process that a model is loaded into, torch's number of threads and its TF32 flags are set, and on a CPU
-    glibc keeps freed memory.
+    Workers read the checkpoints from where they are now: for those on other machines, that is a shared disk
+    or gs://. In the process that a model is loaded into, torch's number of threads and its TF32 flags are
+    set, and on a CPU glibc keeps freed memory.
 
     Args:
         models: the members of the ensemble: YAML files, or what `read_member` made of them.
         samples: whether a dictionary also has `samples`, one dictionary for each member and pass.
-        **options: those of the command that are named `passes`, `first_pass`, `seed`, `precision`, `compile`,
-            `fast_images`, `fast_views`, `gpu_decoder`, `batch_size`, `device`, `image_root`, `allow_outside`,
-            `interval` and `carry`.
+        **options: the command's `passes`, `first_pass`, `seed`, `precision`, `compile`, `fast_images`,
+            `fast_views`, `gpu_decoder`, `batch_size`, `device`, `image_root`, `allow_outside`, `interval` and
+            `carry`.
 
     Raises:
         UserError: a member or an option is wrong.

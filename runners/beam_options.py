@@ -49,15 +49,17 @@ def check(flags: list[str], others: list[str]) -> None:
     environment = given.environment_type
     if environment == "LOOPBACK":
         raise UserError(
-            "--environment_type=LOOPBACK starts whatever anybody on this machine asks for: use PROCESS or DOCKER"
+            "--environment_type=LOOPBACK starts whatever anybody on this machine asks for: "
+            "use PROCESS or DOCKER"
         )
     if environment and not environment.startswith("beam:env:") and environment not in ENVIRONMENTS:
         raise UserError(
             f"--environment_type cannot be {environment!r}{did_you_mean(environment, ENVIRONMENTS)}"
         )
     if (runner := runner_name(flags)) in OPEN_RUNNERS:
+        valid_runners = ", ".join(RUNNERS)
         raise UserError(
-            f"--runner={runner} works through services that strangers can use: choose from {', '.join(RUNNERS)}"
+            f"--runner={runner} works through services that strangers can use: choose from {valid_runners}"
         )
     if runner not in RUNNERS:
         raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")

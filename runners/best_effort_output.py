@@ -8,8 +8,8 @@ from typing import Any, TextIO
 class BestEffortStream:
     """A text stream that ignores write errors.
 
-    Beam's worker prints the stack trace of an error before it reports the error: where the log is on the disk that is
-    full, the report would never be sent, and the job would wait for it.
+    Beam's worker prints the stack trace of an error before it reports the error: where the log is on the disk
+    that is full, the report would never be sent, and the job would wait for it.
 
     Args:
         stream: the stream.

@@ -1,7 +1,7 @@
 """Several pipelines on the local runner: in this process, and in others at the same time.
 
-A pipeline of tables holds Python's interpreter lock for most of its time, so threads would not make it faster. Each
-process takes the next pipeline when it has finished one.
+A pipeline of tables holds Python's interpreter lock for most of its time, so threads would not make it
+faster. Each process takes the next pipeline when it has finished one.
 """
 
 import contextlib

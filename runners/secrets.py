@@ -1,4 +1,4 @@
-"""Secrets in Beam's options: they are printed and stored as ***, and refused by engines that would store them."""
+"""Secrets in Beam's options: masked as *** in output and files, refused by engines that would store them."""
 
 import json
 import re
@@ -17,16 +17,17 @@ NAMES_OF_OTHERS = (
 )
 """Options of Beam that hold names of steps, loggers and labels, which may be any."""
 INSTEAD = (
-    "set it where the steps run: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE with "
-    "~/.aws/credentials; GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login; "
-    "AZURE_STORAGE_CONNECTION_STRING"
+    "set it where the steps run: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or "
+    "AWS_PROFILE with ~/.aws/credentials; GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth "
+    "application-default login; AZURE_STORAGE_CONNECTION_STRING"
 )
 
 _SECRET = "secret|passw(?:or)?d|passphrase|token|credential|key|signature"
 _WORD = re.compile(rf"(?:\w*(?:{_SECRET}|connectionstring)|pass|pwd|pw|creds?|sig)s?", re.IGNORECASE)
 _FILE = ("file", "path", "dir", "folder", "google_application_credentials")
 _PAIR = re.compile(  # NAME=value, and "NAME": "value" of what is no whole JSON
-    rf"""(?P<before>(?P<name>[\w.-]*(?:{_SECRET}|connection_?string|pass|pwd|pw|creds?|sig)[\w.-]*)(?:=|["']\s*:\s*))"""
+    rf"""(?P<before>(?P<name>[\w.-]*(?:{_SECRET}|connection_?string|pass|pwd|pw|creds?|sig)[\w.-]*)"""
+    r"""(?:=|["']\s*:\s*))"""
     r"""(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'}]+)""",
     re.IGNORECASE,
 )

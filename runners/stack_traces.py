@@ -12,7 +12,8 @@ def summary(text: str) -> str:
     if line := exception_line(text):
         return one_line(line)
     causes = CAUSE.findall(text)
-    # The innermost cause often says less than the one around it, which quotes it: "No such file" of which file?
+    # The innermost cause often says less than the one around it, which quotes it: "No such file" of which
+    # file?
     while len(causes) > 1 and causes[-1].partition(": ")[2] in causes[-2]:
         causes.pop()
     return one_line(causes[-1] if causes else text.strip().partition("\n")[0])

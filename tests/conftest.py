@@ -9,7 +9,7 @@ import pytest
 
 from tests import checkpoints, galaxies
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so the commands that they interrupt.
+# If a shell starts the tests in the background, they, and the commands that they interrupt, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

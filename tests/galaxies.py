@@ -30,7 +30,7 @@ def simulated(folder: Path, count: int, size: int = 96, seed: int = 0) -> pd.Dat
 
 
 def best(folder: Path, count: int) -> Path:
-    """A catalogue of up to `count` real galaxies, or of `count` simulated ones: the CSV's path, below `folder`."""
+    """Write a catalogue of up to `count` real galaxies, or of simulated ones; returns the CSV's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "catalogue.csv"
     if (REAL / "catalogue.csv").exists():

@@ -52,7 +52,7 @@ def paths_of(catalogue: Path) -> list[Path]:
 
 
 def samples_array(samples: pd.DataFrame, outputs: list[str]) -> np.ndarray:
-    """The samples table as zoobot's array: (galaxy, answer, member, pass), members in the order of the table."""
+    """The samples table as zoobot's array: (galaxy, answer, member, pass), members in the table's order."""
     ids = samples["id_str"].drop_duplicates()
     members = list(samples["member"].drop_duplicates())
     passes = sorted(samples["pass"].unique())

@@ -31,13 +31,21 @@ def test_files_and_modules_are_there(page):
         return
     text = page.read_text()
     for path in re.findall(
-        r"(?<![\w/])((?:beam_zoo|pipelines|runners|tests|examples|conf/(?:models|surveys|machines))/[\w/.-]+\.\w+)",
+        r"(?<![\w/])((?:beam_zoo|pipelines|runners|tests|examples|conf/(?:models|surveys|machines))"
+        r"/[\w/.-]+\.\w+)",
         text,
     ):
         assert (REPO / path).exists(), path
     for module in re.findall(r"python -m ((?:pipelines|runners|benchmarks|examples)[\w.]*\w)", text):
         path = REPO / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_short(page):
+    """At most 100 characters, in code blocks and tables too."""
+    lines = page.read_text().splitlines()
+    assert not [number for number, line in enumerate(lines, 1) if len(line) > 100]
 
 
 def test_every_page_is_listed():
@@ -63,7 +71,7 @@ def test_every_block_says_what_it_is(page):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUN)], ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
-    """One after the other, in a folder with the catalogue that the quickstart shows, its images and two members."""
+    """In order, in a folder with the catalogue that the quickstart shows, its images and two members."""
     [catalogue] = [text for _, text in blocks(REPO / "docs" / "quickstart.md", "text") if "id_str" in text]
     (tmp_path / "galaxies.csv").write_text(catalogue)
     rows = pd.read_csv(io.StringIO(catalogue))

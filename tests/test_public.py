@@ -17,7 +17,7 @@ MEMBERS = Path(__file__).parents[1] / "examples" / "members"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """What examples find in the current folder: `galaxies.csv`, `galaxy.jpg`, `a.yaml`, `b.yaml`, and the outputs OUT and FEATURES."""
+    """The current folder of examples: a catalogue, an image, `a.yaml`, `b.yaml`, outputs OUT and FEATURES."""
     from pipelines import predict, represent
 
     folder = tmp_path_factory.mktemp("workplace")

@@ -14,7 +14,8 @@ def wait_for(
     """Return as soon as a condition holds.
 
     Args:
-        condition: true when there is nothing to wait for any more; it may raise where that can no longer happen.
+        condition: true when there is nothing to wait for any more; it may raise where that can no longer
+            happen.
         seconds: after which it must hold.
         why: what the failure of the test then shows, such as a log.
         every: seconds between two looks.

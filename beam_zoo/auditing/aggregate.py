@@ -168,7 +168,8 @@ class AggregateAudit:
         manifests.compare_entries(manifest, right, manifests.FOUND, findings)
         return (
             f"{self.output}: {self.opened.union.rows:,} rows of {len(self.sources)} sources = "
-            f"{counts['predicted']:,} predicted + {counts['failed']:,} failed; {counts['part files']:,} parts "
+            f"{counts['predicted']:,} predicted + {counts['failed']:,} failed; "
+            f"{counts['part files']:,} parts "
             f"with {counts['part rows']:,} rows of samples and {counts['table files']:,} files of tables are "
             "as they should be"
         )

@@ -87,7 +87,7 @@ class Definitions:
         plan: what the tables are of.
 
     Attributes:
-        questions: answers, of which one is right, as a slice of the outputs, and the answer that they are asked
+        questions: answers, of which one is right, as a slice of the outputs; the answer that they are asked
             after: the questions of a tree, or all classes of a classifier.
     """
 

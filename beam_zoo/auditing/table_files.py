@@ -148,7 +148,7 @@ class TableFiles:
             otherwise: what became of the other galaxies.
 
         Returns:
-            Which of these galaxies the table has, bool, shape (galaxy,), and its rows of those, in the order of
+            Which of these galaxies the table has, bool, shape (galaxy,); its rows of those, in the order of
             the plan. None of them, and no table, if the file cannot be used.
         """
         table = self._read(file, schema)

@@ -1,6 +1,6 @@
-"""From an image file to the pixels that an encoder takes: reading, decoding, views, one by one or in batches.
+"""From image files to the encoders' input: reading, decoding and views, one by one or in batches.
 
-`kernels` has Pillow's resampling, compiled; `gpu` what only a GPU needs.
+`kernels` has compiled versions of Pillow's resampling, `gpu` the JPEG decoder of a GPU.
 
 May import: `runtime` and below.
 """

@@ -1,4 +1,4 @@
-"""The views of a batch's images: made one by one as the images come, or all at once on the device."""
+"""The views of a batch of images: made one by one as each image is decoded, or all at once on the device."""
 
 import abc
 import dataclasses
@@ -17,18 +17,18 @@ from beam_zoo.images.views import View, faster, least_side
 from beam_zoo.runtime.device import host_buffer, pixel_buffer, waits_on_device
 
 RAW_BYTES = 3_000_000
-"""Larger images, over a million pixels of colour, do not wait for the views of their batch: theirs are made at once."""
+"""Views of larger images (over a million colour pixels) are made one by one, to limit memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewTask:
-    """A view that images are needed in: of one member if it is random, else of all that share it.
+    """A view that members need: of one member if it is random, else of all members with the same settings.
 
     Attributes:
         name: key of `Batch.pixels`.
         settings: of the view.
-        member: whose random draws it takes, or None.
-        views: how many views of a galaxy.
+        member: the member for which random numbers are drawn, or None.
+        views: number of views of a galaxy.
     """
 
     name: str
@@ -47,11 +47,9 @@ def view_task(view: dict[str, Any], random_of: str | None, passes: int) -> ViewT
     """
     settings = json.dumps(view, sort_keys=True)
     name = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    return (
-        ViewTask(f"{random_of}:{name}", view, random_of, passes)
-        if random_of
-        else ViewTask(name, view, None, 1)
-    )
+    if random_of:
+        return ViewTask(f"{random_of}:{name}", view, random_of, passes)
+    return ViewTask(name, view, None, 1)
 
 
 def needed_side(tasks: Sequence[ViewTask]) -> int | None:
@@ -63,12 +61,12 @@ def needed_side(tasks: Sequence[ViewTask]) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """An image that waits for its views.
+    """A decoded image whose views are made later, with those of its batch.
 
     Attributes:
-        shape: of its pixels: height, width, channels.
+        shape: (height, width, channel).
         draws: the random numbers of its views.
-        pixels: these themselves, uint8, if they are on the device already.
+        pixels: uint8, if the image was decoded on the device; else None, and the pixels are in host memory.
     """
 
     shape: tuple[int, ...]
@@ -77,14 +75,14 @@ class Raw:
 
 
 class BatchViews(abc.ABC):
-    """The views of one task: every image leaves something in memory of its own, of which the batch's views are made.
+    """Makes the views of one task in two steps: `fill` for each image, then `collect` for the batch.
 
     Args:
-        task: which views.
+        task: the view task.
         view: the view.
 
     Attributes:
-        stride: bytes that an image may leave.
+        stride: bytes of memory for each image, from `fill` to `collect`.
     """
 
     stride: int
@@ -95,40 +93,40 @@ class BatchViews(abc.ABC):
 
     @abc.abstractmethod
     def fill(self, memory: np.ndarray, image: Image.Image, keys: Sequence[int | None]) -> Raw | None:
-        """Take an image, in any thread or process.
+        """Write an image's views, or its pixels, into memory; in any thread or process.
 
         Args:
-            memory: where to leave its pixels, uint8, shape (stride,).
+            memory: of this image, uint8, shape (stride,).
             image: of mode RGB.
-            keys: where the random draws of each view start; None without random draws.
+            keys: the random key of each view; None for a view without random draws.
 
         Returns:
-            What waits there, or None for finished views.
+            None if the views are written, else the description of the pixels.
         """
 
     @abc.abstractmethod
     def collect(
         self, memory: np.ndarray, chosen: Sequence[int], left: Sequence[Raw | None], device: str
     ) -> torch.Tensor:
-        """The views of images; the memory can be used again.
+        """The views of some images of a batch, copied: the memory can be reused.
 
         Args:
             memory: uint8, shape (image, stride).
-            chosen: which images.
+            chosen: indices of the images.
             left: what `fill` returned for each of them.
-            device: where they are needed.
+            device: `cpu` or `cuda`.
 
         Returns:
-            uint8, shape (galaxy, view, channel, height, width): on the device where they fit beside other batches', else in
-            memory from which a GPU copies.
+            uint8, shape (galaxy, view, channel, height, width): on the device if the batch is small enough,
+            else in pinned host memory.
 
         Raises:
-            Exception: a view cannot be made; of which image, is not said.
+            Exception: a view of one of the images cannot be made.
         """
 
 
 class EarlyViews(BatchViews):
-    """Views made one by one, where the image was read."""
+    """Makes the views of each image in `fill`."""
 
     def __init__(self, task: ViewTask, view: View) -> None:
         super().__init__(task, view)
@@ -154,7 +152,7 @@ class EarlyViews(BatchViews):
 
 
 class LateViews(EarlyViews):
-    """Views made of all images at once, on the device; those of large images where these are read."""
+    """Makes the views of all images in `collect`, on the device; those of large images in `fill`."""
 
     def __init__(self, task: ViewTask, view: FastView) -> None:
         super().__init__(task, view)
@@ -171,7 +169,7 @@ class LateViews(EarlyViews):
         return Raw(pixels.shape, draws)
 
     def keep(self, pixels: torch.Tensor, keys: Sequence[int | None]) -> Raw:
-        """Take an image that was decoded on the device: uint8, shape (height, width, 3); `keys` as of `fill`."""
+        """Like `fill`, for an image that was decoded on the device: uint8, shape (height, width, 3)."""
         height, width = pixels.shape[:2]
         return Raw(tuple(pixels.shape), [self._fast.draw(height, width, key) for key in keys], pixels)
 

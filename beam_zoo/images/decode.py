@@ -1,4 +1,4 @@
-"""A galaxy's image file becomes a colour PIL image, or one reason why it can not."""
+"""Read and decode a galaxy's image file: the result is a PIL image of mode RGB, or an `ImageError`."""
 
 import contextlib
 import errno
@@ -19,13 +19,13 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (an 8,000 x 8,000 px image takes 192 MB)."""
 
 MAX_ASPECT = 256
-"""Longer strips are refused: a view that resizes the short side would make a huge image of them."""
+"""Largest ratio of the sides: a view that resizes the short side would make a longer strip huge."""
 
 LARGE_PIXELS = 4_000_000
-"""Images over this are decoded one at a time in a process: 64 million pixels take up to 1.3 GB on the way."""
+"""Larger images are decoded one at a time: decoding 64 million pixels takes up to 1.3 GB."""
 
 ONE_LARGE_IMAGE: contextlib.AbstractContextManager[Any] = threading.Lock()
-"""Held while a large image is decoded; a process that decodes beside others has one that they share."""
+"""Held while a large image is decoded; decoding processes replace it by a lock that they share."""
 _STRIP_ROWS = 256
 
 MAX_FILE_BYTES = 1 << 30
@@ -36,7 +36,7 @@ class ImageError(Exception):
     """A galaxy without a usable image.
 
     Attributes:
-        may_pass: whether a later try may succeed: the file is missing or unreadable, not broken.
+        may_pass: whether a retry may succeed: the file is missing or unreadable, not broken.
     """
 
     def __init__(self, reason: str, *, may_pass: bool) -> None:
@@ -50,14 +50,14 @@ def image_path(file_loc: str, image_root: str) -> str:
         return file_loc
     path = os.path.join(image_root, file_loc)
     if is_remote(path) and not {".", ".."}.isdisjoint(file_loc.split("/")):
-        # To a file system these are folders, to an object store names.
+        # An object store takes "." and ".." as names, not as folders.
         scheme, separator, inside = path.partition("://")
         return f"{scheme}{separator}{os.path.normpath(inside)}"
     return path
 
 
 def is_outside(location: str, image_root: str) -> bool:
-    """Whether an image's `file_loc` leaves the image root."""
+    """Whether an image's `file_loc` is outside the image root."""
     path = os.path.normpath(image_path(location, image_root))
     return not f"{path}/".startswith(os.path.normpath(image_root).rstrip("/") + "/")
 
@@ -65,8 +65,8 @@ def is_outside(location: str, image_root: str) -> bool:
 def load_image(path: str, least_side: int | None = None) -> Image.Image:
     """Read and decode one JPEG or PNG file.
 
-    Greyscale, 16-bit, CMYK and palette images are converted to 8-bit RGB; transparent pixels are laid
-    over black, as the sky is. EXIF orientation is ignored, as galaxy_datasets does.
+    Greyscale, 16-bit, CMYK and palette images are converted to 8-bit RGB; transparent pixels are composited
+    over black. EXIF orientation is ignored, as galaxy_datasets does.
 
     Args:
         path: a local path, or a remote one that Beam's filesystems read.
@@ -76,7 +76,7 @@ def load_image(path: str, least_side: int | None = None) -> Image.Image:
         A PIL image of mode RGB, any size up to `MAX_PIXELS`.
 
     Raises:
-        ImageError: with the reason, if there is no such image.
+        ImageError: the file cannot be read or decoded.
     """
     return decode(read_bytes(path), least_side)
 
@@ -91,7 +91,7 @@ def read_bytes(path: str) -> bytes:
         return _read_remote(path)
     name = _short(path)
     try:
-        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
+        # O_NONBLOCK: otherwise opening a named pipe would wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(handle)
@@ -99,7 +99,7 @@ def read_bytes(path: str) -> bytes:
                 raise ImageError(f"{name} is {_kind(status.st_mode)}, not a file", may_pass=False)
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError(_TOO_LARGE.format(name), may_pass=False)
-            # Not read(n) of the most that it may be: Python asks the system for as much memory first, which takes longer.
+            # read(MAX_FILE_BYTES) would be slower: Python first allocates a buffer of that size.
             with open(handle, "rb", closefd=False) as file:
                 data = file.read()
         finally:
@@ -122,7 +122,7 @@ def _checked(data: bytes, name: str) -> bytes:
 
 
 def _short(path: str) -> str:
-    """The end of a path that is so long that it would hide the reason."""
+    """The path; of a long one its end, so that an error message stays readable."""
     return path if len(path) <= 300 else f"...{path[-300:]}"
 
 
@@ -141,10 +141,9 @@ def _read_remote(path: str) -> bytes:
     except RunFailed as error:
         raise ImageError(one_line(error), may_pass=True) from None
     except OSError as error:
-        never = error.errno in (errno.EISDIR, errno.EINVAL)  # a name that no object can have
-        raise ImageError(
-            f"cannot read {name}: {error.strerror or one_line(error)}", may_pass=not never
-        ) from None
+        may_pass = error.errno not in (errno.EISDIR, errno.EINVAL)  # a name that no object can have
+        reason = error.strerror or one_line(error)
+        raise ImageError(f"cannot read {name}: {reason}", may_pass=may_pass) from None
     except Exception as error:
         raise ImageError(f"cannot read {name}: {one_line(error)}", may_pass=True) from None
     return _checked(data, name)
@@ -161,8 +160,8 @@ def decode(data: bytes, least_side: int | None = None) -> Image.Image:
 
     Args:
         data: content of the file.
-        least_side: decode a JPEG to a half, a quarter or an eighth of its size, as long as its shorter side keeps as
-            many pixels; None for all of its pixels.
+        least_side: pixels that the shorter side of a JPEG must keep when it is decoded to a half, a quarter
+            or an eighth of its size; None to decode it in full.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
@@ -211,7 +210,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
         raise ImageError("more than 16 bits a pixel", may_pass=False)
     transparent = image.info.get("transparency")
     grey = np.empty(counts.shape, np.uint8)
-    for start in range(0, len(counts), _STRIP_ROWS):  # a wider type than uint16 for a few rows only
+    for start in range(0, len(counts), _STRIP_ROWS):  # the sum needs uint32: a few rows at a time save memory
         some = counts[start : start + _STRIP_ROWS].astype(np.uint32)
         if transparent is not None:
             some[some == transparent] = 0

@@ -1,4 +1,4 @@
-"""Where images become pixels: in threads of this process on a CPU; beside a GPU in others (`decoding_processes`)."""
+"""Decoders of images: the interface, and the threads that a CPU uses. GPUs use `decoding_processes`."""
 
 import abc
 import collections
@@ -21,10 +21,10 @@ from beam_zoo.runtime.device import host_buffer, one_thread, out_of_memory
 AHEAD = {"cpu": False, "cuda": True}
 """Whether images are decoded, and views made, while another batch is predicted.
 
-On a CPU the encoder has all cores already, and its threads wait for each other: a core lent to a decoder costs the time of all.
+Not on a CPU: there the encoder's threads use all cores and wait for the slowest of them.
 """
 Left = Failure | list[Raw | None]
-"""What an image leaves: for every view task what waits in memory, or why there is nothing."""
+"""The result of an image: for every view task what `BatchViews.fill` returned, or a failure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Wanted:
 
     Attributes:
         offset: of its galaxy in the snippet.
-        source: its path, or its bytes, or why there are none; None if it is decoded already.
-        keys: for every view task, where the random draws of each view start, or None.
+        source: its path, its bytes, or a failure; None if it is decoded already.
+        keys: for every view task, the random key of each view, or None.
     """
 
     offset: int
@@ -44,12 +44,12 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """What is done with every image; it travels to other processes.
+    """What is done with every image. It is pickled for other processes.
 
     Attributes:
         tasks: views that are needed.
-        late: whether views are made of all images at once, on the device, by `FastView`.
-        least_side: as of `images.decode`.
+        late: whether `LateViews` make the views, with `FastView`, instead of `EarlyViews`.
+        least_side: see `images.decode`.
     """
 
     tasks: list[ViewTask]
@@ -57,13 +57,13 @@ class Decoding:
     least_side: int | None
 
     def views(self, device: str) -> list[BatchViews]:
-        """How the views are made.
+        """The `BatchViews` of every task.
 
         Args:
-            device: where those are made that are made all at once.
+            device: `cpu` or `cuda`, where `LateViews` work.
 
         Raises:
-            UserError: a view has a step that is not made in batches, and is to be fast.
+            UserError: `late` is set, and `FastView` does not support a view.
         """
         if self.late:
             return [LateViews(task, FastView(task.settings, device)) for task in self.tasks]
@@ -73,16 +73,13 @@ class Decoding:
 def decode(
     wanted: Wanted, views: Sequence[BatchViews], memory: Sequence[np.ndarray], side: int | None
 ) -> Left:
-    """Read an image, and make its views or keep it for them.
+    """Read and decode an image, and give it to `BatchViews.fill` of every task.
 
     Args:
         wanted: the image.
         views: of every task.
-        memory: of every task, the image's own.
-        side: as of `images.decode`.
-
-    Returns:
-        What waits for the views of its batch, or why there is no image or no view.
+        memory: of every task, this image's row.
+        side: `least_side` of `images.decode`.
     """
     source = wanted.source
     if isinstance(source, Failure):
@@ -106,24 +103,24 @@ def decode(
 
 
 def image_failure(offset: int, error: images.ImageError) -> Failure:
-    """An image that could not be had."""
+    """The failure of an image that could not be read or decoded."""
     return Failure(offset, "image", one_line(error), error.may_pass)
 
 
 def view_failure(offset: int, error: Exception) -> Failure:
-    """A view that could not be made; a device with more memory may be able to."""
+    """The failure of a view that could not be made; retryable if memory was short."""
     short = isinstance(error, RuntimeError) and out_of_memory(error)
     return Failure(offset, "view", one_line(error), short or isinstance(error, MemoryError | UserError))
 
 
 @dataclasses.dataclass
 class Decoded:
-    """A batch of images that are decoded.
+    """A decoded batch.
 
     Attributes:
         memory: of every view task, uint8, shape (image, stride).
-        left: of every image.
-        done: to be called when the memory is not needed any more.
+        left: the result of every image.
+        done: releases the memory; to be called after `BatchViews.collect`.
     """
 
     memory: list[np.ndarray]
@@ -132,12 +129,12 @@ class Decoded:
 
 
 class Decoders(abc.ABC):
-    """Workers that decode.
+    """Decodes images in threads, in processes or on a GPU.
 
     Args:
-        decoding: what is done.
-        cores: how many may work.
-        device: where views are made that are made in batches.
+        decoding: what is done with every image.
+        cores: number of cores to use.
+        device: `cpu` or `cuda`, where `LateViews` work.
     """
 
     def __init__(self, decoding: Decoding, cores: int, device: str) -> None:
@@ -146,21 +143,27 @@ class Decoders(abc.ABC):
 
     @abc.abstractmethod
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
-        """Begin to decode images, each of which may have to be waited for; what is returned waits for all."""
+        """Begin to decode a batch.
+
+        Args:
+            wanted: functions that return the images, waiting for those that are being downloaded.
+
+        Returns:
+            A function that waits for the decoded batch.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the workers."""
+        """End the threads and processes."""
 
 
 class Threads(Decoders):
-    """Threads of this process: they work when their batch is waited for, between forward passes."""
+    """Decodes in threads of this process, while the caller waits for the batch, between forward passes."""
 
     def __init__(self, decoding: Decoding, cores: int, device: str) -> None:
         super().__init__(decoding, cores, device)
         if not decoding.late:
-            faster(Image.new("RGB", (1, 1)))  # what it needs is loaded now
-        # Decoding and resizing release Python's lock.
+            faster(Image.new("RGB", (1, 1)))  # import what it needs now
         self._threads = max(2, cores)
         self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, initializer=one_thread)
 
@@ -171,7 +174,8 @@ class Threads(Decoders):
             to_do = iter(range(len(wanted)))
 
             def some() -> None:
-                for index in to_do:  # of all threads together: a task an image costs a twentieth of it
+                # All threads share one iterator: a task of the pool for each image would cost 5% of its time.
+                for index in to_do:
                     own = [each[index] for each in memory]
                     found[index] = decode(wanted[index](), self.views, own, self.decoding.least_side)
 
@@ -179,7 +183,7 @@ class Threads(Decoders):
             try:
                 concurrent.futures.wait(working, return_when=concurrent.futures.FIRST_EXCEPTION)
             finally:
-                collections.deque(to_do, maxlen=0)  # nobody goes on where one has failed
+                collections.deque(to_do, maxlen=0)  # if one thread has failed, the others stop
             for each in working:
                 each.result()
             return Decoded(memory, [found[index] for index in range(len(wanted))], lambda: None)

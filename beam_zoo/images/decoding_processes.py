@@ -1,7 +1,7 @@
-"""Processes that decode beside a GPU: they share memory with this one, and end with it, however it ends.
+"""Processes that decode images for a GPU. They share memory with this one, and end when it ends or is killed.
 
-A GPU takes thousands of images a second, and one Python interpreter decodes some hundred: its lock is held for a third of
-the time that an image needs.
+A GPU predicts thousands of images a second. Threads of one Python process decode some hundred, because they
+hold the interpreter's lock for a third of the time.
 """
 
 import concurrent.futures
@@ -33,26 +33,26 @@ from beam_zoo.runtime.device import one_thread
 from beam_zoo.runtime.logs import quieten
 
 AT_ONCE = 16
-"""Most images of one message to a process, which costs some tenths of a millisecond; fewer where they keep more of them busy."""
+"""Most images of one task, which costs some tenths of a millisecond; small batches have smaller tasks."""
 MOST_PROCESSES = 32
 _GRACE_S = 5.0
 _STARTING = threading.Lock()
 
 
 class Processes(Decoders):
-    """Processes that work ahead, on as many batches as there is memory for.
+    """Decodes in other processes, several batches ahead.
 
     Args:
         count: images of the largest batch.
-        batches: how many may be decoded and not yet collected.
-        others: as of `Decoders`.
+        batches: number of batches for which memory is allocated.
+        decoders: arguments of `Decoders`.
 
     Raises:
-        OSError, EOFError: this machine does not let processes be started, or share memory.
+        OSError, EOFError: processes cannot be started here, or cannot share memory.
     """
 
-    def __init__(self, count: int, batches: int, *others: Any) -> None:
-        super().__init__(*others)
+    def __init__(self, count: int, batches: int, *decoders: Any) -> None:
+        super().__init__(*decoders)
         begin_to_import()
         self._strides = [view.stride for view in self.views]
         self._memory = [SharedMemory.new(count * sum(self._strides)) for _ in range(batches)]
@@ -66,14 +66,14 @@ class Processes(Decoders):
             self._processes, context, _begin, (self.decoding, self._memory, context.Lock())
         )
         try:
-            # In a thread, which no signal interrupts in the middle: a process that had only begun would complain at length.
+            # In a thread: Ctrl-C interrupts the main thread, and a process half started prints a stack trace.
             self._sending.submit(self._begin_all).result()
         except BaseException:
             self.close()
             raise
 
     def _begin_all(self) -> None:
-        for _ in range(self._processes):  # a process begins when there is something to do
+        for _ in range(self._processes):  # the pool starts a process for each task
             self._pool.submit(os.getpid)
 
     def start(self, wanted: Sequence[Callable[[], Wanted]]) -> Callable[[], Decoded]:
@@ -88,7 +88,7 @@ class Processes(Decoders):
                     some = [get() for get in wanted[first : first + at_once]]
                     sent.append(self._pool.submit(_decode_some, some, first, count, number))
             except BaseException:
-                self._free.put(number)  # whoever still writes there writes for a step that ends now
+                self._free.put(number)  # processes that still write there do no harm: the step fails
                 raise
             return number, sent
 
@@ -104,8 +104,8 @@ class Processes(Decoders):
                     raise
             except concurrent.futures.process.BrokenProcessPool:
                 raise RunFailed(
-                    f"a process that decodes images has ended: is there enough memory for {self._processes} of them? "
-                    "OMP_NUM_THREADS says how many cores are used"
+                    "a process that decodes images has ended: is there enough memory for "
+                    f"{self._processes} of them? OMP_NUM_THREADS says how many cores are used"
                 ) from None
             parts = self._memory[number].parts(count, self._strides)
             return Decoded(parts, left, lambda: self._free.put(number))
@@ -121,18 +121,18 @@ class Processes(Decoders):
 
 
 def begin_to_import() -> None:
-    """Start the process whose copies decode: what they need is imported there once, while this process goes on.
+    """Start the fork server, which imports the modules that decoding processes need; does not wait for it.
 
     Raises:
-        OSError: it cannot be started here, for example where the path of the temporary folder is too long for a socket.
-        UserError: others could put code where it is kept; that process could not say so in a line.
+        OSError: it cannot be started, for example because TMPDIR is too long for the path of a socket.
+        UserError: other users can write to the cache of compiled code.
     """
-    with contextlib.suppress(OSError, RuntimeError):  # nothing is kept then
-        kept_code.folder(kept_code.NUMBA)
+    with contextlib.suppress(OSError, RuntimeError):  # there is no cache then
+        kept_code.folder(kept_code.NUMBA)  # checked here: the fork server would print a stack trace
     _Context().set_forkserver_preload(
         [__name__, "beam_zoo.images.kernels.compiled_image", "galaxy_datasets.transforms"]
     )
-    # Ctrl-C in a terminal means all processes, and this one would print a stack trace until it has imported everything.
+    # Ctrl-C in a terminal goes to all processes: the fork server would print a stack trace while it imports.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -142,9 +142,9 @@ def begin_to_import() -> None:
 
 
 class _Process(ForkServerProcess):
-    """A process that does not run the program's main module again.
+    """A process that does not import the program's main module, as multiprocessing does by default.
 
-    It needs nothing of that: on Dataflow it would import Beam, and a script without a guard would be run as a whole.
+    On Dataflow that would import Beam. A script without `if __name__ == "__main__"` would be run again.
     """
 
     @staticmethod
@@ -153,9 +153,8 @@ class _Process(ForkServerProcess):
             found = multiprocessing.spawn.get_preparation_data
 
             def without_main(name: str) -> dict[str, Any]:
-                return {
-                    key: value for key, value in found(name).items() if not key.startswith("init_main_from")
-                }
+                data = found(name)
+                return {key: data[key] for key in data if not key.startswith("init_main_from")}
 
             multiprocessing.spawn.get_preparation_data = without_main
             try:
@@ -169,7 +168,7 @@ class _Context(ForkServerContext):
 
 
 class SharedMemory:
-    """Memory without a name, for processes that this one starts; only what is written to takes any."""
+    """Anonymous memory (a memfd) that can be sent to processes; a page is allocated at its first write."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -177,7 +176,7 @@ class SharedMemory:
 
     @classmethod
     def new(cls, size: int) -> "SharedMemory":
-        """Memory of so many bytes, all zero."""
+        """Allocate memory of `size` bytes, all zero."""
         handle = os.memfd_create("beam-zoo-images")
         os.ftruncate(handle, max(1, size))
         return cls(handle)
@@ -186,11 +185,11 @@ class SharedMemory:
         return _received, (multiprocessing.reduction.DupFd(self._handle),)
 
     def close(self) -> None:
-        """No further process gets it; it ends with its last array."""
+        """Close the file descriptor; the memory is freed with the last array in it."""
         os.close(self._handle)
 
     def parts(self, count: int, strides: list[int]) -> list[np.ndarray]:
-        """For every stride the memory of so many images: uint8, shape (image, stride)."""
+        """An array for every stride: uint8, shape (count, stride)."""
         found, start = [], 0
         for stride in strides:
             found.append(np.frombuffer(self._map, np.uint8, count * stride, start).reshape(count, stride))
@@ -203,12 +202,12 @@ def _received(handle: Any) -> SharedMemory:
 
 
 _here: dict[str, Any] = {}
-"""Of a decoding process: what it does, and the memory that it shares."""
+"""State of a decoding process: its views and shared memory."""
 
 
 def _begin(decoding: Decoding, memory: list[SharedMemory], one_large_image: Any) -> None:
-    gc.freeze()  # what was imported stays shared between the processes
-    # Who interrupts or ends a whole job means its command, which then ends these.
+    gc.freeze()  # the collector does not touch imported modules: their pages stay shared
+    # Signals to the whole process group are for the command, which then ends these processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _end_later)

@@ -1,8 +1,8 @@
-"""Views made many at a time, on the device: the mathematics of galaxy_datasets' transforms on PIL images, batched.
+"""Views of many images at a time, on the device: galaxy_datasets' transforms of PIL images, batched.
 
-The draws are galaxy_datasets' own, so that a view differs from the exact one by rounding alone: by a grey level in under
-one pixel of a hundred on a CPU, where torch resizes as Pillow does, and in a few on a GPU. The algorithm is the same on every
-device. It is made for a GPU: a CPU makes the exact views in half the time (`beam_zoo.images.kernels.resample`).
+The random numbers are the same. Pixels differ from the exact ones by rounding only: by one grey level, in
+under 1% of the pixels on a CPU, where torch resizes as Pillow does, and in a few per cent on a GPU. The
+algorithm is the same on both, but a CPU makes the exact views in half the time (`images.kernels.resample`).
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from beam_zoo.images.views import GLOBAL_GENERATOR, SIZES_KEPT, View
 from beam_zoo.runtime.device import Pieces, host_buffer, used_here
 
 GRID_IMAGES, GRID_PIXELS = {"cpu": 1, "cuda": 256}, 128 * 424 * 424
-"""Images of one resampling: on a CPU one stays in the cache, on a GPU 128 of 424 px, or as many pixels, take a gigabyte."""
+"""Most images and pixels of one resampling: on a CPU one image fits the cache; so many pixels take 1 GB."""
 _JUST_BELOW = 1e-3
-"""Grey levels this close below a whole number count as that: Pillow truncates, in double precision."""
+"""Added before truncation: a float32 just below a whole number is that number in Pillow's float64."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Draw:
     """The random numbers of one view of one image.
 
     Attributes:
-        matrix: from pixels of the output to pixels of the input, float64, shape (2, 3); None without an affine step.
+        matrix: from output to input pixels, float64, shape (2, 3); None without an affine step.
         flips: whether the image is flipped from left to right, and from top to bottom.
         erased: first row, first column, height and width of boxes that are made black.
     """
@@ -41,14 +41,14 @@ class Draw:
 
 
 class FastView(View):
-    """One view of galaxy_datasets, made of many images at once.
+    """One view of galaxy_datasets, of many images at once.
 
     Args:
         settings: of the view.
         device: where views are made, `cpu` or `cuda`.
 
     Raises:
-        UserError: the view has a step that is not made in batches.
+        UserError: the view has a step that is not supported here.
     """
 
     def __init__(self, settings: dict[str, Any], device: str = "cpu") -> None:
@@ -69,22 +69,16 @@ class FastView(View):
             elif isinstance(step, v2.RandomErasing):
                 self._erasing.append(step)
             elif not isinstance(step, v2.Grayscale | v2.PILToTensor):  # `raw` makes an image grey
-                raise UserError(
-                    f"--fast_views cannot make a view with {type(step).__name__}: leave --fast_views out"
-                )
+                raise _unsupported(type(step).__name__)
         self._grey = bool(settings["greyscale"])
         if (method := settings["interpolation_method"]) != "bilinear":
-            raise UserError(
-                f"--fast_views cannot make a view with interpolation_method {method}: leave --fast_views out"
-            )
+            raise _unsupported(f"interpolation_method {method}")
         if self._affine is not None and np.any(self._affine.fill):
-            raise UserError(
-                f"--fast_views cannot make a view with fill {self._affine.fill}: leave --fast_views out"
-            )
+            raise _unsupported(f"fill {self._affine.fill}")
         self._same_draw = functools.lru_cache(SIZES_KEPT)(self._draw)
 
     def raw(self, image: Image.Image) -> np.ndarray:
-        """An image as `batch` takes it.
+        """The pixels of an image, grey if the view is.
 
         Args:
             image: a PIL image of mode RGB.
@@ -100,11 +94,9 @@ class FastView(View):
 
         Args:
             height, width: of the image.
-            key: where the draws start, as in `View.pixels`; None for a view without random draws.
+            key: the random key, as in `View.pixels`; None for a view without random draws.
         """
-        if key is None:
-            return self._same_draw(height, width, 0)
-        return self._draw(height, width, key)
+        return self._same_draw(height, width, 0) if key is None else self._draw(height, width, key)
 
     def _draw(self, height: int, width: int, key: int) -> Draw:
         with GLOBAL_GENERATOR:
@@ -132,10 +124,11 @@ class FastView(View):
         """The views of many images.
 
         Args:
-            images: uint8, each of shape (height, width, channel), of any sizes: as `raw` makes them; or on the device, in colour.
+            images: uint8, each of shape (height, width, channel), of any sizes, as `raw` makes them;
+                images on the device are in colour.
             draws: of each image and view.
-            out: where the views go, uint8, shape (image, view, channel, height, width); on any device.
-            places: of each image there, if there is more.
+            out: output, uint8, shape (image, view, channel, height, width); on any device.
+            places: index of each image in `out`; None for 0, 1, 2, ...
         """
         places = range(len(images)) if places is None else places
         views = out.shape[1]
@@ -155,7 +148,7 @@ class FastView(View):
             out[torch.tensor([places[index] for index in same_size], device=out.device)] = made
 
     def _together(self, images: list[torch.Tensor]) -> torch.Tensor:
-        """Images of one size, in one place: uint8, shape (image, channel, height, width), on the device."""
+        """Stack images of one size: uint8, shape (image, channel, height, width), on the device."""
         out = None if images[0].is_cuda else host_buffer((len(images), *images[0].shape), self._device)
         x = torch.stack(images, out=out).to(self._device, non_blocking=True).permute(0, 3, 1, 2)
         return _grey(x) if self._grey and x.shape[1] == 3 else x
@@ -174,19 +167,23 @@ class FastView(View):
         return x
 
     def _resample(self, x: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
-        """Pillow's affine transform: bilinear, black outside, and whole numbers by truncation."""
+        """Pillow's affine transform: bilinear, black outside the image, truncated to whole numbers."""
         height, width = x.shape[-2:]
         if (matrices == matrices[0]).all():
             grid, inside = _grid(matrices[0].tobytes(), height, width, str(x.device))
             grid = used_here(grid).expand(len(x), -1, -1, -1)
         else:
             grid, inside = _grids(matrices, height, width, str(x.device))
-        # Added before, it costs no pass of its own: the result is a weighted mean, plus as much.
+        # The sum also converts to float. As the result is a weighted mean, it grows by the same amount.
         x = torch.add(x, _JUST_BELOW)
         found = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
         if inside is not None:
             found.mul_(inside[:, None])
         return found.to(torch.uint8)
+
+
+def _unsupported(what: str) -> UserError:
+    return UserError(f"--fast_views cannot make a view with {what}: leave --fast_views out")
 
 
 def _grey(x: torch.Tensor) -> torch.Tensor:
@@ -217,9 +214,9 @@ def _inverse_matrix(
     scale: float,
     shear: Sequence[float],
 ) -> np.ndarray:
-    """From output to input of rotation, shear (degrees), scale about the centre, and translation (pixels).
+    """The matrix from output to input pixels of torchvision's `affine`, which maps input to output.
 
-    As torchvision's `affine` defines it: the output is T C R Sy Sx s C^-1 of the input.
+    That is T C R Sy Sx s C^-1: rotation, shears (degrees) and scale about the centre, translation (pixels).
     """
     a, x, y = np.radians([angle, shear[0], shear[1]])
     rotation = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
@@ -231,18 +228,18 @@ def _inverse_matrix(
 
 @functools.lru_cache(maxsize=8)
 def _grid(matrix: bytes, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The grid of one matrix, of which deterministic views have one for each size of image."""
+    """The grid of one matrix, cached: deterministic views have one for each size of image."""
     grid, inside = _grids(np.frombuffer(matrix).reshape(1, 2, 3), height, width, device)
     return grid, None if inside.all() else inside
 
 
 def _grids(matrices: np.ndarray, height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """What grid_sample takes, shape (image, height, width, 2), and which of its points are inside the image."""
+    """The grid for grid_sample, shape (image, height, width, 2), and which points are inside the image."""
     whole = np.concatenate([matrices, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 3))], axis=1)
     to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
     theta = torch.from_numpy((to_unit @ whole @ np.linalg.inv(to_unit))[:, :2]).float().to(device)
     by_x, by_y, constant = theta[..., None, None].unbind(2)
     x, y = (2 * (torch.arange(n, device=device) + 0.5) / n - 1 for n in (width, height))
-    # Not torch's affine_grid: its matrix product would have a team of threads even where torch must keep to one.
+    # Not torch's affine_grid: its matrix product starts OpenMP threads even after `one_thread`.
     grid = (by_x * x + by_y * y[:, None] + constant).movedim(1, -1).contiguous()
     return grid, ((grid >= -1) & (grid < 1)).all(-1)

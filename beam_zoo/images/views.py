@@ -1,7 +1,7 @@
-"""The image transforms of galaxy_datasets, named as there, as one function from an image to pixels.
+"""Views: the image transforms of galaxy_datasets, with the same names.
 
-A view ends in a conversion to float32 and an optional normalisation. Both are left to the device
-(`View.to_float`), so that images travel as uint8, a quarter of the bytes, with the same numbers.
+A view ends in a conversion to float32 and an optional normalisation. The device does both (`View.to_float`):
+until then images are uint8, a quarter of the bytes.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from beam_zoo.errors import UserError, did_you_mean, one_line
 NAMES = ("default", "minimal", "fast")
 LARGEST = 4096
 SIZES_KEPT = 1000
-"""Sizes of images for which the parameters of a view without random draws are kept."""
+"""Image sizes for which the parameters of a deterministic view are cached."""
 
 GLOBAL_GENERATOR = threading.Lock()
-"""Held by whoever draws from torch's global generator, which all threads of a process share.
+"""Held while code draws from torch's global generator, which all threads of a process share.
 
-galaxy_datasets' transforms draw from it, those of deterministic views too (a rotation between 0 and 0 degrees),
-and so do the constructors of models.
+Constructors of models draw from it, and galaxy_datasets' transforms, even those of deterministic views (a
+rotation between 0 and 0 degrees).
 """
 Drawn = tuple[Any, dict[str, Any]]
 """A step of torchvision, and the parameters that were drawn for it."""
@@ -36,11 +36,11 @@ def view_settings(view: str | dict[str, Any], greyscale: bool) -> dict[str, Any]
     """Every setting of a view.
 
     Args:
-        view: a name of galaxy_datasets, or a mapping of `base` (a name) and what differs from it.
+        view: a name of galaxy_datasets, or a mapping with `base` (a name) and the settings to change.
         greyscale: whether the member takes one channel instead of three.
 
     Returns:
-        The complete settings, as plain values that JSON holds.
+        The complete settings, as JSON values.
 
     Raises:
         UserError: an unknown name or setting, or settings that cannot make a view.
@@ -86,10 +86,10 @@ def _check_size(size: Any) -> None:
 
 
 class Draws:
-    """The random draws of one view, in turns between which other threads draw theirs.
+    """A random stream of its own for one view, although torchvision draws from torch's global generator.
 
     Args:
-        key: where they start.
+        key: the seed.
     """
 
     def __init__(self, key: int) -> None:
@@ -98,7 +98,7 @@ class Draws:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Nobody else draws, and torch's global generator goes on where this view's last turn left it."""
+        """A context in which no other thread draws, and torch's global generator continues this stream."""
         with GLOBAL_GENERATOR:
             if self._state is None:
                 torch.default_generator.manual_seed(self._key)
@@ -109,15 +109,15 @@ class Draws:
 
 
 def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Drawn]]:
-    """Apply steps of torchvision as they apply themselves, but draw in turns: an image takes milliseconds, its draws few.
+    """Apply steps of torchvision, as `step(image)` does, but hold the generator's lock only while drawing.
 
     Args:
         steps: transforms of torchvision's version 2.
-        image: what the first of them takes.
-        draws: of this image.
+        image: input of the first step.
+        draws: random stream of this image.
 
     Returns:
-        What the last of them makes, and the steps that were not left out by chance, with their parameters.
+        The output of the last step, and the steps that were applied, with their parameters.
     """
     from torchvision.transforms import v2
 
@@ -137,8 +137,8 @@ def make(steps: Iterable[Any], image: Any, draws: Draws) -> tuple[Any, list[Draw
 
 
 def faster(image: Image.Image) -> Image.Image:
-    """An image of mode RGB or L as one whose views take less time, with the same bits; its second view, less again."""
-    # Loaded here: it takes a part of a second, and memory, that planning does without.
+    """An image of mode RGB or L as a `CompiledImage`, if that has the same bits here."""
+    # Imported here: planning does not need it, and it takes part of a second and memory.
     from beam_zoo.images.kernels.compiled_image import CompiledImage, is_pillows
 
     return image if isinstance(image, CompiledImage) or not is_pillows() else CompiledImage(image)
@@ -181,8 +181,8 @@ class View:
 
         Args:
             image: a PIL image of mode RGB.
-            key: where the random draws start: the result is that of galaxy_datasets' own transform
-                after `torch.manual_seed(key)`. None for a view without random draws.
+            key: the random key: the result is that of galaxy_datasets' own transform after
+                `torch.manual_seed(key)`. None for a view without random draws.
 
         Returns:
             uint8, shape (channel, height, width).
@@ -200,7 +200,7 @@ class View:
         return made.numpy()
 
     def to_float(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the encoder takes: float32 in [0, 1] (or normalised), on the device of `pixels`.
+        """The encoder's input: float32 in [0, 1] (or normalised), on the device of `pixels`.
 
         Args:
             pixels: uint8, shape (image, channel, height, width).
@@ -234,10 +234,9 @@ def is_random(settings: dict[str, Any]) -> bool:
 
 
 def least_side(settings: dict[str, Any]) -> int | None:
-    """The shorter side, in pixels, of an image that still has all the detail that a view keeps; None if it must stay whole.
+    """The shorter side, in pixels, that an image must keep for the resolution of a view; None for all.
 
-    A view that begins with an affine transform resizes the whole image, so that its own size does not matter. Others crop
-    a number of pixels.
+    A view that begins with an affine transform resizes the whole image. Other views crop a number of pixels.
     """
     affine = settings["random_affine"]
     if not affine:

@@ -1,4 +1,4 @@
-"""The steps from snippets to outputs of the members: load images, and the ModelHandler of a checkpoint.
+"""The steps from snippets to the members' outputs: loading images, and the ModelHandler of a checkpoint.
 
 May import: `samples` and below.
 """

@@ -1,4 +1,4 @@
-"""Weights that autocast would make smaller at every forward pass, made so once: the same numbers, sooner."""
+"""Convert an encoder's weights to autocast's type once, instead of at every forward pass."""
 
 import copy
 
@@ -6,22 +6,21 @@ import torch
 from torch import nn
 
 LAYERS = (nn.Conv2d, nn.Linear)
-"""Layers (no subclasses, which may do something else with their weights) whose weights autocast converts."""
+"""Layers whose weights autocast converts; not their subclasses, which may use the weights otherwise."""
 
 
 def with_half_weights(encoder: nn.Module, dtype: torch.dtype, image: torch.Tensor) -> nn.Module:
-    """An encoder for use under autocast, whose convolutions and linear layers have their weights in `dtype` already.
+    """A copy of an encoder for use under autocast, with `dtype` weights in convolutions and linear layers.
 
     With few images at a time the conversion of all weights is up to a tenth of a forward pass.
 
     Args:
         encoder: in float32.
         dtype: of autocast.
-        image: what the encoder takes, of one image, on its device.
+        image: the encoder's input for one image, on its device.
 
     Returns:
-        A copy with such weights if its features are the same bits, for that image; else the encoder as it is: some layer
-        uses a weight in another way.
+        The copy, if its features for that image are the same bits; else the encoder itself.
     """
     half = copy.deepcopy(encoder)
     for layer in half.modules():
@@ -31,6 +30,6 @@ def with_half_weights(encoder: nn.Module, dtype: torch.dtype, image: torch.Tenso
         expected = encoder(image)
         try:
             found = half(image)
-        except RuntimeError:  # two types in one operation
+        except RuntimeError:  # another layer uses such a weight together with float32
             return encoder
     return half if torch.equal(found, expected) else encoder

@@ -30,16 +30,16 @@ from beam_zoo.storage import files
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 IMAGES_AT_ONCE = {"cpu": 16, "cuda": 1 << 20}
-"""Images of one forward pass: on a CPU more are hardly faster, and the progress would stand still for longer."""
+"""Most images of one forward pass: on a CPU more are hardly faster, and progress is shown less often."""
 
 COMPILED_SIZES = 64
 
 
 class MemberModel(nn.Module):
-    """A member ready to predict: its encoder, and its head applied once per pass.
+    """A member ready to predict: its encoder runs once per view, its head once per pass.
 
-    Dropout at test time is drawn here instead of in the head, from keys of (seed, galaxy, member, pass). The
-    head itself always runs in float32: a Dirichlet head underflows in float16.
+    Dropout is applied here instead of in the head, with masks from (seed, galaxy, member, pass). The head
+    always runs in float32: a Dirichlet head underflows in float16.
 
     Args:
         member: the member.
@@ -62,9 +62,8 @@ class MemberModel(nn.Module):
         self._dtype = PRECISIONS[settings.precision]
         if self._dtype is not None:
             some = (torch.arange(math.prod(self.view.shape)) % 251).to(torch.uint8).view(1, *self.view.shape)
-            self.encoder = with_half_weights(
-                self.encoder, self._dtype, self.view.to_float(some.to(settings.device))
-            )
+            image = self.view.to_float(some.to(settings.device))
+            self.encoder = with_half_weights(self.encoder, self._dtype, image)
         if settings.compile:
             self._compile()
 
@@ -72,8 +71,8 @@ class MemberModel(nn.Module):
         from torch._dynamo import config
 
         keep_torch_code()
-        # Members of one architecture share its code, and each size of view or of batch is compiled anew. By default torch
-        # silently stops to compile after eight.
+        # Members of one architecture share compiled code; every size of view or batch is compiled separately.
+        # By default torch silently stops compiling after eight.
         config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_SIZES, True
         compiled: Any = torch.compile(self.encoder, dynamic=False)
         self.encoder = compiled
@@ -90,7 +89,7 @@ class MemberModel(nn.Module):
             ) from None
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of images, as many at a time as the device takes.
+        """Features of images, of as many at a time as fit on the device.
 
         Args:
             pixels: uint8, shape (galaxy, view, channel, height, width).
@@ -102,9 +101,10 @@ class MemberModel(nn.Module):
 
         def encode(piece: slice) -> torch.Tensor:
             features = self._encode(images[piece])
-            # A galaxy counts in shares of its views and of the members.
-            share = len(features) / pixels.shape[1] / len(self.settings.members)
-            progress.add(self.settings.progress, inferred=share)
+            # Progress counts galaxies: each forward pass is a fraction of one, over its views and the
+            # members.
+            galaxies = len(features) / pixels.shape[1] / len(self.settings.members)
+            progress.add(self.settings.progress, inferred=galaxies)
             return features
 
         return self._images.work(len(images), encode).unflatten(0, pixels.shape[:2])
@@ -112,7 +112,7 @@ class MemberModel(nn.Module):
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         count = len(images)
         if self.settings.compile and count < self._images.at_once:
-            # Blank images beside too few of them: for another number torch would compile anew.
+            # Padded with blank images: torch would compile again for another number of images.
             blank = images.new_zeros((self._images.at_once - count, *images.shape[1:]))
             images = torch.cat([images, blank])
         x = self.view.to_float(images.to(self.settings.device, non_blocking=True))
@@ -122,17 +122,15 @@ class MemberModel(nn.Module):
             return self.encoder(x).float()[:count]
 
     def _compiling(self, count: int) -> contextlib.AbstractContextManager[object]:
-        """The compiler puts torch's global generator back to where it was: nothing else may draw from it meanwhile."""
+        """The compiler saves and restores torch's global generator: no other thread may draw meanwhile."""
         if not self.settings.compile or count in self._compiled:
             return contextlib.nullcontext()
         self._compiled.add(count)
         return GLOBAL_GENERATOR
 
     def predict(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
-        """`samples` of as many galaxies at a time as the device takes: float32, shape (galaxy, pass, output)."""
-        return self._galaxies.work(
-            len(features), lambda some: self.samples(features[some], galaxy_keys[some])
-        )
+        """`samples`, of as many galaxies at a time as fit on the device."""
+        return self._galaxies.work(len(features), lambda s: self.samples(features[s], galaxy_keys[s]))
 
     def samples(self, features: torch.Tensor, galaxy_keys: np.ndarray) -> torch.Tensor:
         """What zoobot's predict_step returns, for every pass.
@@ -155,11 +153,11 @@ class MemberModel(nn.Module):
             rate = self.member.dropout_rate
             features = features * randomness.keep_masks(keys, features.shape[-1], rate, features.device)
         out = self._after_dropout(features)
-        # Passes that would be identical were run once.
+        # Without dropout and random views all passes are the same: one was computed.
         return out.expand(-1, self.settings.passes, -1)
 
     def _after_dropout(self, x: torch.Tensor) -> torch.Tensor:
-        """zoobot's head without its dropout; a last activation where predict_step applies one."""
+        """zoobot's head without its dropout, and the activation that predict_step applies, if any."""
         head: Any = self.head
         if self.member.kind == "tree":
             return head[1](x)
@@ -185,13 +183,14 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         """Verify the checkpoint against the plan, and load it.
 
         Raises:
-            UserError: no usable GPU, or other bytes than at planning.
+            UserError: there is no usable GPU or too little memory, or the checkpoint has changed since
+                planning.
         """
         member = self._member
         device = set_up_torch(self._settings.device, self._settings.precision)
         settings = dataclasses.replace(self._settings, device=device)
         if AHEAD[device]:
-            with contextlib.suppress(OSError):  # the step that loads images says so
+            with contextlib.suppress(OSError):  # the step that loads images reports it
                 begin_to_import()
         path = member.path
         data = files.read_file(path)
@@ -201,7 +200,7 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
                 f"(SHA-256 {found[:12]}..., planned {member.sha256[:12]}...)"
             )
         content = checkpoints.parse(data, path, trust=member.trust_checkpoint)
-        with GLOBAL_GENERATOR:  # A constructor draws initial weights: not while another thread draws views.
+        with GLOBAL_GENERATOR:  # constructors draw initial weights
             model = checkpoints.build(
                 member.zoobot_class,
                 content,
@@ -220,7 +219,7 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
     def run_inference(
         self, batch: Batch | Sequence[Batch], model: MemberModel, inference_args: dict[str, Any] | None = None
     ) -> Iterable[Batch]:
-        """Add this member's outputs to a batch: (galaxy, pass, output), or (galaxy, feature) to represent."""
+        """Add this member's outputs to a batch: shape (galaxy, pass, output), or (galaxy, feature)."""
         assert isinstance(batch, Batch)
         with torch.inference_mode():
             out = self._outputs(batch, model)
@@ -231,8 +230,7 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         if settings.represent:
             if not len(batch):
                 return torch.zeros((0, features_of(model)))
-            # Distinct views have distinct features; their mean is the representation.
-            return model.encode(batch.pixels[model.task]).mean(1)
+            return model.encode(batch.pixels[model.task]).mean(1)  # over random views
         if not len(batch):
             return torch.zeros((0, settings.passes, len(self._member.outputs)))
         features = model.encode(batch.pixels[model.task])
@@ -243,15 +241,15 @@ class MemberHandler(ModelHandler[Batch, Batch, MemberModel]):
         return True
 
     def get_num_bytes(self, batch: Batch | Sequence[Batch]) -> int:
-        """Bytes of pixels: the default would pickle every batch to count."""
+        """Bytes of pixels; the default implementation would pickle every batch."""
         assert isinstance(batch, Batch)
         return batch.nbytes
 
     def get_metrics_namespace(self) -> str:
-        """Where Beam's metrics of this member stand."""
+        """The namespace of Beam's metrics of this member."""
         return f"beam_zoo.{self._member.name}"
 
 
 def features_of(model: MemberModel) -> int:
-    """Number of features of an encoder, asked of it with one blank image."""
+    """Number of features of an encoder, from one blank image."""
     return int(model.encode(torch.zeros((1, 1, *model.view.shape), dtype=torch.uint8)).shape[-1])

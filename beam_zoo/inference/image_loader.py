@@ -1,4 +1,4 @@
-"""Batches of images: read, decoded, and made into the views that the members need."""
+"""Read and decode batches of images, and make the views that the members need."""
 
 import collections
 import concurrent.futures
@@ -37,20 +37,20 @@ from beam_zoo.storage.gcs import CONNECTIONS
 
 LOGGER = logging.getLogger("beam_zoo")
 Image = str | bytes | Failure
-"""Where an image is (a path), its file's content, or why there is none."""
+"""An image's path, the content of its file, or a failure."""
 TOGETHER = 4
-"""Batches that are decoded one after the other where nothing is done ahead.
+"""Batches that are decoded one after the other on a CPU, before they are predicted.
 
-The encoder's threads stay awake for some milliseconds after a batch, and are in the way of the decoders.
+The encoder's OpenMP threads keep spinning for some milliseconds after a batch, and slow the decoders down.
 """
 MOVING = 3
-"""Threads that move batches to a GPU: one that copies raw pixels of 424 px takes 0.15 ms an image (H100, 16 cores)."""
+"""Threads that copy batches to a GPU: one needs 0.15 ms for an image of 424 px (H100, 16 cores)."""
 
 
 class ImageLoader:
-    """Makes batches of images; what is far away is fetched while another batch is predicted.
+    """Makes batches of images. Remote images are downloaded while another batch is predicted.
 
-    For a GPU images are also decoded, and their pixels copied, in the meantime.
+    For a GPU, decoding and copying are done ahead too.
 
     Args:
         settings: of the ensemble; its device is `cpu` or `cuda`.
@@ -66,12 +66,11 @@ class ImageLoader:
         }
         least_side = needed_side([*tasks.values()]) if settings.fast_images else None
         decoding = Decoding([*tasks.values()], settings.fast_views, least_side)
-        # Waiting for an answer from afar needs no core.
         self._fetching = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self._moving = concurrent.futures.ThreadPoolExecutor(MOVING, initializer=one_thread)
         self._side_stream = SideStream(device)
         self._together = 1 if AHEAD[device] else TOGETHER
-        # Some are decoded now, as many are fetched, and others are moved to the device, or one is to spare.
+        # Batches being decoded, as many being downloaded, and those being copied to the GPU, or one more.
         self._most = 2 * self._together + (MOVING if AHEAD[device] else 1)
         self._decoders = self._decoders_for(decoding, device)
         self._started: collections.deque[Callable[[], Batch]] = collections.deque()
@@ -83,7 +82,7 @@ class ImageLoader:
         self._decoders.close()
 
     def forget(self) -> None:
-        """Leave the batches that a failed bundle has begun."""
+        """Drop the batches of a failed bundle."""
         self._started.clear()
 
     def add(
@@ -93,23 +92,24 @@ class ImageLoader:
         images: Sequence[Image],
         make: Callable[..., Batch],
     ) -> Iterator[Batch]:
-        """Begin with the images of a batch; give the batches that are complete, if enough are begun.
+        """Begin to load a batch; yield earlier batches if as many are in progress as may be.
 
         Args:
-            offsets: which number each galaxy has among those of its snippet or bundle.
+            offsets: index of each galaxy in its snippet or bundle.
             ids: of the galaxies.
             images: of the galaxies.
-            make: makes the batch of the fields of `Batch`.
+            make: makes the batch from the fields of `Batch`.
 
         Yields:
-            Batches in the order in which they were added. A galaxy without a usable image is one of their failures.
+            Batches in the order in which they were added, with a failure for each galaxy without a usable
+            image.
         """
         self._started.append(self._start(offsets, ids, images, make))
         if len(self._started) == self._most:
             yield from self._ready()
 
     def rest(self) -> Iterator[Batch]:
-        """The batches that were added and not given yet."""
+        """Yield the batches that `add` has not yielded."""
         while self._started:
             yield from self._ready()
 
@@ -129,15 +129,15 @@ class ImageLoader:
     def _processes(self, *given: Any) -> Decoders:
         try:
             return Processes(self._largest, self._most, *given)
-        except (OSError, EOFError) as error:  # EOFError: the server could not part
+        except (OSError, EOFError) as error:  # EOFError: the fork server could not fork
             LOGGER.warning(
-                "no processes can be started to decode images (%s): threads of the worker do it, several times slower",
+                "no processes can be started to decode images (%s): "
+                "threads of the worker do it, several times slower",
                 one_line(error) or type(error).__name__,
             )
             return Threads(*given)
 
     def _ready(self) -> Iterator[Batch]:
-        """The next batches."""
         now = [self._started.popleft() for _ in range(min(self._together, len(self._started)))]
         ready = collections.deque(finish() for finish in now)
         while ready:
@@ -150,7 +150,7 @@ class ImageLoader:
         images: Sequence[Image],
         make: Callable[..., Batch],
     ) -> Callable[[], Batch]:
-        """Begin to read images; what is returned waits for their batch."""
+        """Begin to load a batch; returns a function that waits for it."""
         keys = randomness.galaxy_keys([*ids])
         draws = [self._draw_keys(view.task, keys) for view in self._decoders.views]
         wanted = [
@@ -181,7 +181,7 @@ class ImageLoader:
         return finish
 
     def _draw_keys(self, task: ViewTask, keys: np.ndarray) -> list[list[int | None]]:
-        """Where the draws of each image's views start; None for the one view without random draws."""
+        """The random keys of each image's views; None for the one view without random draws."""
         if task.member is None:
             return [[None]] * len(keys)
         seed, passes = self._settings.seed, self._settings.pass_numbers
@@ -189,13 +189,13 @@ class ImageLoader:
         return draws.tolist()
 
     def _wanted(self, offset: int, image: Image, keys: list[list[int | None]]) -> Callable[[], Wanted]:
-        """Begin to fetch an image from afar; what is returned waits for it."""
+        """Begin to download a remote image; returns a function that waits for it."""
         if isinstance(image, str) and is_remote(image):
             return functools.partial(_fetched, offset, self._fetching.submit(read_bytes, image), keys)
         return functools.partial(Wanted, offset, image, keys)
 
     def _pixels(self, found: Decoded, offsets: Sequence[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
-        """Which images are good, and their pixels. Views that fail now become failures among what is found."""
+        """Indices of the images without a failure, and their pixels; a view that fails becomes a failure."""
 
         def good() -> list[int]:
             return [index for index, left in enumerate(found.left) if not isinstance(left, Failure)]
@@ -211,7 +211,7 @@ class ImageLoader:
 
         try:
             return good(), collect(good())
-        except Exception:  # One by one, to find whose view it is.
+        except Exception:  # make the views one by one, to find the image that fails
             for index in good():
                 try:
                     collect([index])
@@ -221,7 +221,7 @@ class ImageLoader:
 
 
 def _fetched(offset: int, file: concurrent.futures.Future[bytes], keys: list[list[int | None]]) -> Wanted:
-    """Wait for an image from afar."""
+    """Wait for a remote image."""
     try:
         return Wanted(offset, file.result(), keys)
     except ImageError as error:

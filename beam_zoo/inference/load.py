@@ -1,4 +1,4 @@
-"""The step that reads a snippet's rows and images, and sends them on in batches."""
+"""The step that loads the images of a snippet in batches."""
 
 import dataclasses
 import functools
@@ -25,10 +25,11 @@ STORED = "stored"
 
 
 class LoadImages(beam.DoFn):
-    """A snippet becomes batches of pixels.
+    """Turns a snippet into batches of pixels.
 
-    The last batches of a snippet wait for the first of the next one, so that there is no pause in between. A
-    snippet that another job has stored by now goes to the output `STORED`, unread.
+    The last batches of a snippet are yielded when the next snippet has begun, so that the device does not
+    wait in between. For a snippet that another job has stored by now, a reference goes to the output
+    `STORED`.
 
     Args:
         run: the run.

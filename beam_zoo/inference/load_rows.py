@@ -1,4 +1,4 @@
-"""The step that reads the images of somebody's rows, and sends them on in batches."""
+"""The step that loads the images of rows of any pipeline in batches; for `beam_zoo.Predict`."""
 
 import dataclasses
 import functools
@@ -20,14 +20,14 @@ from beam_zoo.storage.files import is_remote
 
 
 class LoadRows(beam.DoFn):
-    """Dictionaries with `id_str` and `file_loc`, or `image`, become batches of pixels, of one window each.
+    """Turns dictionaries with `id_str` and `file_loc`, or `image`, into batches of one window each.
 
-    A row that cannot be used travels on as a failure in its batch. No row waits for another bundle.
+    A row that cannot be used becomes a failure in its batch. Every batch is complete when its bundle ends.
 
     Args:
         settings: of the ensemble.
-        image_root: where relative image paths start, and which they may not leave; None to refuse relative ones.
-        allow_outside: whether image paths may leave the image root.
+        image_root: folder of relative image paths; None to refuse these.
+        allow_outside: whether image paths may be outside `image_root`.
     """
 
     def __init__(self, settings: InferenceSettings, image_root: str | None, allow_outside: bool) -> None:
@@ -69,7 +69,7 @@ class LoadRows(beam.DoFn):
         yield from map(_in_its_window, self._images.add(range(len(rows)), ids, images, make))
 
     def _image(self, offset: int, values: Mapping[str, Any]) -> Image:
-        """Where the image of a row is, or its content; or what is wrong with the row."""
+        """The path or content of a row's image, or a failure if the row cannot be used."""
         galaxy, location, content = (values.get(key) for key in ("id_str", "file_loc", "image"))
 
         def failure(reason: str) -> Failure:
@@ -91,5 +91,5 @@ class LoadRows(beam.DoFn):
 
 
 def _in_its_window(batch: Any) -> WindowedValue:
-    """A batch at the time of its earliest row: a runner must not take that window for complete yet."""
+    """A batch with the timestamp of its earliest row, so that the runner does not close the window before."""
     return WindowedValue(batch, min(row.timestamp for row in batch.rows), (batch.window,))

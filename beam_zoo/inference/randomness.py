@@ -1,8 +1,7 @@
-"""Random draws as a function of (seed, galaxy, member, pass), whatever the order of the work.
+"""Random numbers as a function of (seed, galaxy, member, pass), independent of the order of the work.
 
-Every draw starts from a 64-bit key. Keys are mixed by the finaliser of SplitMix64 (Steele, Lea and
-Flood, OOPSLA 2014), in NumPy for the keys and in torch for the dropout masks, which so are the same
-on every device.
+Every draw starts from a 64-bit key. Keys are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood,
+OOPSLA 2014), in NumPy for the keys and in torch for the dropout masks, which are the same on every device.
 """
 
 import hashlib
@@ -32,7 +31,7 @@ def draw_keys(galaxies: np.ndarray, *, seed: int, member: str, purpose: str, pas
         galaxies: keys of the galaxies, uint64, shape (galaxy,).
         seed: the run's seed.
         member: the member's name.
-        purpose: what is drawn (`dropout`, `view`), so that two draws are never the same numbers.
+        purpose: `dropout` or `view`, which so get different numbers.
         passes: numbers of the passes.
 
     Returns:
@@ -51,23 +50,21 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def keep_masks(keys: np.ndarray, features: int, rate: float, device: torch.device) -> torch.Tensor:
-    """Dropout masks, scaled as torch.nn.functional.dropout scales: 0 with probability `rate`, else 1 / (1 - rate).
+    """Dropout masks, scaled as in torch: 0 with probability `rate`, else 1 / (1 - rate).
 
     Args:
         keys: uint64, shape (galaxy, pass).
-        features: how many features each mask covers.
+        features: number of features.
         rate: probability of a zero.
         device: where the masks are made.
 
     Returns:
-        float32, shape (galaxy, pass, feature), the same on every device.
+        float32, shape (galaxy, pass, feature).
     """
     if rate >= 1:
         return torch.zeros(*keys.shape, features, device=device)
     starts = torch.from_numpy(keys.view(np.int64))
-    if (
-        torch.device(device).type == "cuda"
-    ):  # from pinned memory: the copy does not wait for what the device is doing
+    if torch.device(device).type == "cuda":  # pinned memory is copied without waiting for the device
         starts = starts.pin_memory().to(device, non_blocking=True)
     steps = torch.arange(1, features + 1, device=device, dtype=torch.int64) * _signed(_GOLDEN)
     x = _torch_mix(starts[..., None] + steps)
@@ -77,7 +74,7 @@ def keep_masks(keys: np.ndarray, features: int, rate: float, device: torch.devic
 
 
 def _torch_mix(x: torch.Tensor) -> torch.Tensor:
-    # torch has no shifts on uint64: int64 wraps the same way and `_shift` clears the sign bits.
+    # torch has no shifts of uint64. int64 overflows in the same way, and `_shift` clears the sign bits.
     x = (x ^ _shift(x, 30)) * _signed(_MIX_1)
     x = (x ^ _shift(x, 27)) * _signed(_MIX_2)
     return x ^ _shift(x, 31)

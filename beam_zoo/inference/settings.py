@@ -1,4 +1,4 @@
-"""What images and models need to know: of a run that has a plan, or of a transform in somebody's pipeline."""
+"""Settings of the steps that load images and predict, from a run's plan or from `beam_zoo.Predict`."""
 
 import dataclasses
 
@@ -11,18 +11,18 @@ class InferenceSettings:
     """How batches of images become samples.
 
     Attributes:
-        members: the ensemble; the path of each is where its checkpoint can be read.
+        members: the ensemble; each member's path is that of its checkpoint.
         pass_numbers: numbers of the passes.
         seed: of all random draws.
         batch_size: galaxies that are predicted together, and images of one forward pass.
-        device: `cpu`, `cuda`, or `auto`, which a worker makes one of them.
+        device: `cpu`, `cuda`, or `auto`, which each worker resolves.
         precision: of the encoder.
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels.
         fast_views: whether the views of a batch are made together.
         gpu_decoder: whether a GPU decodes JPEGs.
-        represent: whether features are wanted, not samples.
-        progress: name of the counter of finished galaxies if the steps run in this process, else None.
+        represent: whether outputs are features, not samples.
+        progress: name of the run's `LocalProgress` if the steps run in this process, else None.
     """
 
     members: tuple[Member, ...]

@@ -46,8 +46,8 @@ class Plan:
         compile: whether encoders are compiled.
         fast_images: whether large JPEGs are decoded to fewer pixels, see `beam_zoo.images.views.least_side`.
         fast_views: `batched` if `beam_zoo.images.fast_views` makes a batch's views together; False for
-            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm: such
-            an output can be read, but not continued.
+            galaxy_datasets' own. True in plans of earlier versions, where the device chose the algorithm:
+            such an output can be read, but not continued.
         gpu_decoder: whether a GPU decodes JPEGs, see `beam_zoo.images.gpu.card_decoder`.
     """
 

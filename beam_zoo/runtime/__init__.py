@@ -1,4 +1,4 @@
-"""The process that a step runs in: its device, memory, compiled code, versions, logging and progress.
+"""The process that steps run in: its device, memory, compiled code, versions, logging and progress.
 
 May import: `storage` and `errors`.
 """

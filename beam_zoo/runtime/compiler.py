@@ -1,4 +1,4 @@
-"""Functions of numbers, compiled for this processor when their module is imported."""
+"""Compile numerical functions with numba when their module is imported."""
 
 import pickle
 import threading
@@ -12,25 +12,25 @@ from beam_zoo.runtime import code_cache as kept_code
 _CONFIG: Any = numba.config
 _SETTINGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _CACHE_ERRORS = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
-"""What numba raises where there is no cache folder, no space in it, or a damaged file; no error of the compiler is one of these."""
-_COMPILING = threading.Lock()  # numba has one cache folder for all
+"""Errors of numba if the cache folder is missing, full or damaged; errors of the compiler are others."""
+_COMPILING = threading.Lock()  # numba's cache folder is a global setting
 
 
 def cache_folder() -> str:
-    """Where compiled code is kept, for these settings only: numba itself just looks at the file of what it compiles."""
+    """The cache folder for these settings; numba's cache itself only depends on the source file."""
     return kept_code.for_this_processor("numba", _SETTINGS, kept_code.NUMBA)
 
 
 def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile now, to run without the interpreter's lock; the result is kept on disk where that is possible.
+    """A decorator that compiles now, to run without the interpreter's lock; cached on disk if possible.
 
     Args:
-        returns: numba's type of what the function returns.
-        takes: numba's types of its arguments.
-        more: settings of numba's.
+        returns: numba's type of the return value.
+        takes: numba's types of the arguments.
+        more: settings of `numba.njit`.
 
     Raises:
-        UserError: others could put code where it is kept.
+        UserError: other users can write to the cache folder.
     """
 
     def compile_now(function: Callable[..., Any]) -> Any:
@@ -40,7 +40,7 @@ def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., 
             try:
                 _CONFIG.CACHE_DIR = cache_folder()
                 return numba.njit(returns(*takes), cache=True, **settings)(function)
-            except _CACHE_ERRORS:  # nothing can be kept: this takes three seconds in each process
+            except _CACHE_ERRORS:  # without a cache each process needs three seconds
                 return numba.njit(returns(*takes), **settings)(function)
             finally:
                 _CONFIG.CACHE_DIR = before

@@ -1,4 +1,4 @@
-"""The device that encoders and views run on: what it is, what fits on it, and how images get there."""
+"""The device of encoders and views: which one, how many images fit on it, and how they are copied there."""
 
 import contextlib
 import logging
@@ -14,20 +14,23 @@ from beam_zoo.runtime.resources import cores
 from beam_zoo.runtime.tuning import keep_freed_memory
 
 THREADS = torch.get_num_threads()
-"""torch's own choice for this machine, asked before any thread is kept to one core."""
+"""torch's default for this machine, read before `one_thread` changes it."""
 WAITING_BYTES = 1 << 28
-"""Of one view task of one batch; 256 images of 224 px take 37 MiB. A few batches wait."""
+"""Most bytes of one view of one batch that wait on the device; 256 images of 224 px take 37 MiB."""
 LOGGER = logging.getLogger("beam_zoo")
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
 
 
 def usable_device(device: str, precision: str) -> str:
-    """`cpu` or `cuda`, whichever `device` (auto, cpu or cuda) means on this machine; the first in a process that asks a GPU.
+    """The device, `cpu` or `cuda`, that `device` (auto, cpu or cuda) means on this machine.
+
+    To be called before CUDA is used in a process.
 
     Raises:
         UserError: a GPU is asked for and cannot be used, or the precision needs one.
     """
-    # More of a GPU's streams take turns independently (CUDA's own is 8): its decoder has several. CUDA reads it once.
+    # CUDA reads this once. With more connections (default 8) the streams of the JPEG decoder do not share
+    # any.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,14 +46,14 @@ def usable_device(device: str, precision: str) -> str:
 
 
 def set_up_torch(device: str, precision: str) -> str:
-    """Make this process compute in a precision; the device that it computes on, `cpu` or `cuda`.
+    """Set torch's threads and precision in this process; returns the device, `cpu` or `cuda`.
 
     Raises:
         UserError: the device cannot be used.
     """
     device = usable_device(device, precision)
     tf32 = precision == "tf32"
-    # torch's default lets convolutions run in TF32 on a GPU: fp32 means fp32 here.
+    # By default torch uses TF32 for convolutions on a GPU.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_num_threads(min(THREADS, cores()))
@@ -60,32 +63,32 @@ def set_up_torch(device: str, precision: str) -> str:
 
 
 def one_thread() -> None:
-    """In the calling thread torch computes on one core, from now on.
+    """Limit torch to one core in the calling thread. For all threads but that of the encoders.
 
-    For all threads but the one of the encoders. GNU's OpenMP keeps a team of threads for every thread that ever computed on
-    several cores, and once there are more of them in a process than cores, none waits for its next task awake any more:
-    forward passes of a few milliseconds a layer then take a fifth longer.
+    GNU's OpenMP keeps a team of threads for every thread that has computed on several cores. If a process has
+    more of them than cores, they stop spinning between tasks, and a forward pass on a CPU takes a fifth
+    longer.
     """
-    torch.get_num_threads()  # torch sets its own number at its first use in a thread
+    torch.get_num_threads()  # at its first use in a thread torch sets the number
     threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory is short, on a GPU or on a CPU."""
+    """Whether an error of torch says that memory is short, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 class Pieces:
-    """Work on some items at a time; where the device runs out of memory, on half as many from then on.
+    """Processes items in pieces; if the device runs out of memory, in pieces of half the size from then on.
 
     Args:
-        at_once: how many to begin with.
-        whose: the member or view that needs the memory, for warnings and errors.
-        items: what they are, in the plural.
-        one: one of them.
+        at_once: size of a piece at first.
+        whose: the member or view that needs the memory, for messages.
+        items: name of the items in the plural, for messages.
+        one: the same for one item.
 
     Attributes:
-        at_once: how many are tried next.
+        at_once: size of the next piece.
     """
 
     def __init__(self, at_once: int, whose: str, items: str, one: str) -> None:
@@ -94,12 +97,12 @@ class Pieces:
     def work(
         self, count: int, work: Callable[[slice], torch.Tensor], most: int | None = None
     ) -> torch.Tensor:
-        """The results of all pieces, joined.
+        """The results of all pieces, concatenated.
 
         Args:
-            count: how many items there are.
-            work: makes the results of some of them.
-            most: how many of these items may be tried at a time; None for as many as of any.
+            count: number of items.
+            work: returns the results of a slice of them.
+            most: limit of the size of a piece for these items, or None.
 
         Raises:
             UserError: not even one item fits.
@@ -115,7 +118,7 @@ class Pieces:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            # Not in the handler: there the error still holds the tensors that did not fit.
+            # Not in the except clause: there the traceback still references tensors.
             self._halve(size)
         return done[0] if len(done) == 1 else torch.cat(done)
 
@@ -134,36 +137,36 @@ class Pieces:
 
 
 def host_buffer(shape: tuple[int, ...], device: str) -> torch.Tensor:
-    """Room for pixels, uint8: in memory from which a GPU copies while other work goes on."""
+    """An empty uint8 tensor in host memory; pinned if the device is a GPU."""
     return torch.empty(shape, dtype=torch.uint8, pin_memory=device == "cuda")
 
 
 def waits_on_device(shape: Sequence[int]) -> bool:
-    """Whether pixels of this shape, uint8, may wait on the device for their forward pass; else they wait in `host_buffer`."""
+    """Whether pixels of this shape wait on the device for their forward pass, or else in `host_buffer`."""
     return math.prod(shape) <= WAITING_BYTES
 
 
 def pixel_buffer(shape: tuple[int, ...], device: str) -> torch.Tensor:
-    """Room for pixels, uint8, where they wait for their forward pass."""
+    """An empty uint8 tensor for pixels that wait for their forward pass."""
     if waits_on_device(shape):
         return torch.empty(shape, dtype=torch.uint8, device=device)
     return host_buffer(shape, device)
 
 
 class SideStream:
-    """Work of a thread of its own beside the forward pass: on a GPU a stream, on a CPU nothing special.
+    """A CUDA stream for work beside the forward pass; on a CPU it does nothing.
 
     Args:
         device: `cpu` or `cuda`.
     """
 
     def __init__(self, device: str) -> None:
-        # Its kernels are short, and the forward pass waits for what they make: they go first.
+        # High priority: its kernels are short, and the next forward pass waits for them.
         self._stream = torch.cuda.Stream(priority=-1) if device == "cuda" else None
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[int]:
-        """CUDA's number of the stream. What is done inside is done, and may be used on any stream, when the context ends."""
+        """A context whose work is on this stream, and complete at its end; yields CUDA's stream handle."""
         if self._stream is None:
             yield 0
             return
@@ -175,7 +178,7 @@ class SideStream:
 
 
 def used_here(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that was made on another stream: its memory is not given away before this stream has used it."""
+    """Mark a tensor of another stream as used by the current one: its memory is not reused before."""
     if tensor.is_cuda:
         tensor.record_stream(torch.cuda.current_stream())
     return tensor

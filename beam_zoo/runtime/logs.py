@@ -1,4 +1,4 @@
-"""Logging of commands and workers: warnings, and no stack trace for what one line says better."""
+"""Logging of commands and workers: warnings, without stack traces of errors that are reported in one line."""
 
 import logging
 import warnings
@@ -6,8 +6,8 @@ import warnings
 from beam_zoo.errors import known_error, known_error_in
 from beam_zoo.runtime.tuning import is_ours
 
-# Cloud clients that are not needed; settings of Beam that are as they should be here.
-_OF_NO_USE = (
+# Messages about cloud clients that are not needed, and about settings of Beam that are right here.
+_HIDDEN = (
     "apitools not found",
     "Authentication failed using Compute Engine authentication",  # the command says what to do
     "No semi_persistent_directory",
@@ -18,16 +18,16 @@ _JAVA_TRACE = "\n\tat "
 
 
 def set_up_logging() -> None:
-    """Before Beam is imported: it configures the root logger, and warns of cloud clients that are not needed."""
+    """Configure the root logger, before Beam does at its import."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
     quieten()
 
 
 def quieten() -> None:
-    """In a command or a worker, whose handlers belong to its runner: the same filter, and warnings only."""
+    """Show warnings only, and filter them, with the handlers that exist; in a caller's process do nothing."""
     if not is_ours():
         return
-    # Pillow's own limit is above ours: we refuse those images, with a reason.
+    # `decode` refuses such images itself.
     warnings.filterwarnings("ignore", message=".*decompression bomb", module="PIL")
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
@@ -37,17 +37,15 @@ def quieten() -> None:
 
 
 def worth_showing(record: logging.LogRecord) -> bool:
-    """Whether a log record says something that the user would otherwise not see."""
+    """Whether the user should see a log record."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and (known_error(error) or was_interrupted(error)):
         return False
     text = record.getMessage() + (record.exc_text or "")
-    if _JAVA_TRACE in text:  # of a job that failed: the command says why at its end
+    # The command itself reports errors in one line at its end.
+    if _JAVA_TRACE in text or known_error_in(text) or "KeyboardInterrupt" in text:
         return False
-    # The command itself reports errors of ours, in one line at its end.
-    if known_error_in(text) or "KeyboardInterrupt" in text:
-        return False
-    return not any(words in text for words in _OF_NO_USE)
+    return not any(words in text for words in _HIDDEN)
 
 
 def was_interrupted(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""How far a run is: the steps of this process count what they have done, and of other machines' what is stored is counted."""
+"""Show the progress of a run: of steps in this process, or of what workers on other machines have stored."""
 
 import abc
 import contextlib
@@ -14,7 +14,7 @@ from typing import Self
 from beam_zoo.errors import RunFailed
 
 _shown: dict[str, "LocalProgress"] = {}
-"""By the name that a run has of it: Beam hands steps a copy of the run."""
+"""Progress by name: steps get a pickled copy of the run, which holds the name."""
 
 BAR_SECONDS = 0.5
 LINE_SECONDS = 30.0
@@ -22,11 +22,11 @@ COUNT_SECONDS = 5.0
 
 
 def add(name: str | None, *, inferred: float = 0.0, failed: float = 0.0) -> None:
-    """Called by steps after every batch and member.
+    """Add to a run's progress; called by steps after every batch and member.
 
     Args:
-        name: of the run's progress, or None to do nothing.
-        inferred: galaxies; a galaxy that one of M members has done counts 1 / M.
+        name: of the run's `LocalProgress`, or None to do nothing.
+        inferred: galaxies; a galaxy that one of M members has predicted counts 1 / M.
         failed: galaxies that failed.
     """
     if name is not None and (shown := _shown.get(name)):
@@ -34,11 +34,11 @@ def add(name: str | None, *, inferred: float = 0.0, failed: float = 0.0) -> None
 
 
 class Progress(abc.ABC):
-    """A live bar on a terminal, plain lines in a log.
+    """A context that shows a progress bar on a terminal, or lines in a log.
 
     Args:
         total: galaxies to predict.
-        label: what is being done.
+        label: text before the numbers.
     """
 
     afterwards = "0 s left"
@@ -61,7 +61,7 @@ class Progress(abc.ABC):
 
     @abc.abstractmethod
     def read(self) -> tuple[float, int | None]:
-        """Galaxies done (predicted or failed), and failed, where that is known before the end."""
+        """Galaxies done (predicted or failed), and failed galaxies, or None if unknown."""
 
     def _show(self) -> None:
         if sys.stderr.isatty() or "ipykernel" in sys.modules:
@@ -70,14 +70,14 @@ class Progress(abc.ABC):
             self._show_lines()
 
     def _show_bar(self) -> None:
-        from tqdm.auto import tqdm  # in a notebook, its bar
+        from tqdm.auto import tqdm  # in a notebook, a widget
 
         width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
         with tqdm(
             total=self._total,
             desc=self._label,
             unit=" galaxies",
-            # Some terminals report a size of 0 x 0, in which nothing would be drawn.
+            # Some terminals report a size of 0 x 0: tqdm would draw nothing.
             ncols=None if width else 100,
             nrows=None if width else 24,
             dynamic_ncols=width > 0,
@@ -108,7 +108,7 @@ class Progress(abc.ABC):
 
 
 class LocalProgress(Progress):
-    """Of the steps of this process."""
+    """Progress of steps in this process."""
 
     def __init__(self, total: int, label: str) -> None:
         super().__init__(total, label)
@@ -129,20 +129,21 @@ class LocalProgress(Progress):
     def add(self, inferred: float, failed: float) -> None:
         """See the function `add`."""
         with self._adding:
-            self._inferred, self._failed = self._inferred + inferred, self._failed + failed
+            self._inferred += inferred
+            self._failed += failed
 
     def read(self) -> tuple[float, int]:
-        """Galaxies done (predicted or failed), and failed."""
-        return round(self._inferred + self._failed, 6), int(self._failed)  # shares may add up to 0.999...
+        """Galaxies done (predicted or failed), and failed galaxies."""
+        return round(self._inferred + self._failed, 6), int(self._failed)  # fractions may add up to 0.999...
 
 
 class StoredProgress(Progress):
-    """Of workers on other machines: what they have stored is counted.
+    """Progress of workers on other machines, from the galaxies that are stored.
 
     Args:
         total: galaxies to predict.
-        label: what is being done.
-        count: how many of them are stored by now.
+        label: text before the numbers.
+        count: returns how many of them are stored.
     """
 
     afterwards = "all stored, now the tables"
@@ -153,11 +154,11 @@ class StoredProgress(Progress):
         self._counted, self._next = 0, 0.0
 
     def read(self) -> tuple[float, int | None]:
-        """Galaxies done; failures are known when the tables are built."""
-        # A count lists a folder, perhaps of a bucket: not for every step of a bar.
+        """Galaxies done; failures are unknown until the tables are built."""
+        # Counting lists a folder, perhaps of a bucket: less often than the bar is drawn.
         begin = time.monotonic()
         if begin >= self._next or self._stop.is_set():
-            with contextlib.suppress(OSError, RunFailed):  # progress is not worth a run
+            with contextlib.suppress(OSError, RunFailed):  # an error here must not end the run
                 self._counted = self._count()
             self._next = time.monotonic() + max(COUNT_SECONDS, 10 * (time.monotonic() - begin))
         return self._counted, None

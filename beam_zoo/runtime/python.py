@@ -1,4 +1,4 @@
-"""How another Python process of ours is started."""
+"""The command and environment of other Python processes of this program."""
 
 import os
 import sys
@@ -12,10 +12,10 @@ def python(module: str, *words: str) -> list[str]:
 
 
 def import_path() -> dict[str, str]:
-    """Environment variables with which Python imports our packages, whatever packages the current folder has."""
+    """Environment variables with which Python imports these packages, not those of the current folder."""
     found = {"PYTHONSAFEPATH": "1"}
     ours = str(Path(__file__).resolve().parents[2])
-    # Before the standard library only a checkout may come, not all that is installed.
+    # PYTHONPATH comes before the standard library: a checkout may, site-packages must not.
     if ours not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         found["PYTHONPATH"] = os.pathsep.join([ours, *(path for path in given if path not in ("", ours))])

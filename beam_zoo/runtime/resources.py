@@ -1,4 +1,4 @@
-"""How many cores, and how much memory, this process may use."""
+"""The cores and the memory that this process may use."""
 
 import math
 import os
@@ -11,8 +11,8 @@ _ROOT = Path("/")
 def cores(root: Path = _ROOT) -> int:
     """The number of cores that this process may use.
 
-    OMP_NUM_THREADS, if it is set, else the smallest of the affinity mask, the CPU quota of the process's cgroups (v2
-    `cpu.max`, v1 `cpu.cfs_quota_us`), and SLURM_CPUS_ON_NODE.
+    OMP_NUM_THREADS if it is set, else the minimum of the affinity mask, the CPU quotas of the process's
+    cgroups (v2 `cpu.max`, v1 `cpu.cfs_quota_us`) and SLURM_CPUS_ON_NODE.
 
     Args:
         root: where `/proc` and `/sys` are.
@@ -28,7 +28,7 @@ def cores(root: Path = _ROOT) -> int:
 
 
 def available_memory(root: Path = _ROOT) -> int:
-    """Bytes that this process may still allocate: of the machine, or of its cgroups where these have less.
+    """Bytes that this process may still allocate: the minimum over the machine and the process's cgroups.
 
     Args:
         root: where `/proc` and `/sys` are.
@@ -44,25 +44,25 @@ def available_memory(root: Path = _ROOT) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPU quotas in cores; a cgroup is also bound by those above it."""
+    """CPU quotas in cores, of the process's cgroup and its parents."""
     for folder in _cgroups(root, "cpu"):
         text = _text(folder / "cpu.max").split()
         if len(text) == 2 and text[0].isdecimal():
             yield int(text[0]) / int(text[1])
         quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
-        if quota and period and quota > 0:  # -1: none
+        if quota and period and quota > 0:  # -1: no quota
             yield quota / period
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's cgroup and of those above it: of version 2, and of version 1's controller."""
+    """Folders of this process's cgroup and its parents, of version 2 and of a controller of version 1."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         for top in ("sys/fs/cgroup", f"sys/fs/cgroup/{controller}") if controllers else ("sys/fs/cgroup",):
             base = root / top
-            # In a container's own namespace the path may be that of the host: then only the top is there.
+            # In a container the path may be that of the host: then only the top folder exists.
             folder = base / path.lstrip("/")
             for each in (folder, *folder.parents):
                 if each.is_relative_to(base):
@@ -70,7 +70,7 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _file_cache(folder: Path) -> int:
-    """Bytes of files in memory that the system takes back when memory is needed."""
+    """Bytes of the file cache that the kernel reclaims when memory is needed."""
     values = dict(line.split() for line in _text(folder / "memory.stat").splitlines())
     return int(values.get("total_inactive_file") or values.get("inactive_file") or 0)
 
@@ -83,6 +83,6 @@ def _text(path: Path) -> str:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None for `max`, and where there is no file."""
+    """The number in a file; None for `max`, or if there is no file."""
     text = _text(path).strip()
     return int(text) if text.lstrip("-").isdecimal() else None

@@ -1,4 +1,4 @@
-"""Settings of the process. A command or a worker tunes its own; a library leaves its caller's as it found it."""
+"""Process-wide settings. Commands and workers change them; library functions restore their caller's."""
 
 import contextlib
 import ctypes
@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from typing import Any
 
 _KEEP = {-1: 1 << 30, -2: 1 << 28, -3: 1 << 30, -8: 1}
-"""glibc's M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD (bytes) and M_ARENA_MAX."""
+"""Parameters of glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD (bytes) and M_ARENA_MAX."""
 _ours = True
 
 
 def is_ours() -> bool:
-    """Whether this process is a command's or a worker's: it may be tuned."""
+    """Whether this process is a command or a worker, whose settings may be changed."""
     return _ours
 
 
 @contextlib.contextmanager
 def callers_process() -> Iterator[None]:
-    """Inside, the process is a caller's: nothing tunes it, and what torch must have set is put back at the end.
+    """A context for library functions: `is_ours` is false, and changed settings are restored at its end.
 
-    That is its global generator, its number of threads, its TF32 flags, and the OpenMP threads of the calling thread; and the
-    root logger's level and handlers.
+    These are torch's global generator, number of threads and TF32 flags, the OpenMP threads of the calling
+    thread, and the level and handlers of the root logger.
     """
     global _ours
     import threadpoolctl
@@ -52,20 +52,21 @@ def callers_process() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc, where this process has it, keep freed memory for later allocations.
+    """Make glibc, if the process uses it, keep freed memory for later allocations.
 
-    By default glibc gives large blocks back to the system, and new ones cost thousands of page faults: without them, eager
-    forward passes of convnext_nano on a CPU are 1.2 to 1.4 times as fast, and tables of 34 answers are built a tenth faster.
-    Called before other threads start, it has them share one arena, which has no limit to its blocks.
+    By default glibc returns large blocks to the system, and new ones cost thousands of page faults. Without
+    these, eager forward passes of convnext_nano on a CPU are 1.2 to 1.4 times as fast, and tables of 34
+    answers are built a tenth faster. To be called before other threads start: they then share the main arena,
+    whose blocks have no limit of size.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if _ours and mallopt is not None:
         for parameter, value in _KEEP.items():
-            if not mallopt(parameter, value):  # an older glibc takes 32 MiB at most
+            if not mallopt(parameter, value):  # older versions allow 32 MiB at most
                 mallopt(parameter, 1 << 25)
 
 
 def freeze_modules() -> None:
-    """Have the garbage collector leave alone what exists by now, which is what was imported."""
+    """Exclude the objects that exist by now, mostly imported modules, from garbage collection."""
     if _ours:
         gc.freeze()

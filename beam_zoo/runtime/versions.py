@@ -1,4 +1,4 @@
-"""Versions of the libraries that may move a number in its last digits, and of this program itself."""
+"""Versions of this program, and of the libraries that may change the last digits of a number."""
 
 import functools
 import hashlib
@@ -45,7 +45,7 @@ def changes(before: dict[str, str | None], now: dict[str, str | None]) -> str:
 
 @functools.cache
 def source() -> str:
-    """SHA-256 of this package's source, as it is installed here."""
+    """SHA-256 of this package's source files."""
     digest = hashlib.sha256()
     folder = Path(__file__).parents[1]
     for file in sorted(folder.glob("**/*.py")):
@@ -54,15 +54,16 @@ def source() -> str:
 
 
 def check_source(wanted: str) -> None:
-    """Called by a worker, before its first image.
+    """Check, in a worker, that it has the same source as the command: pickled steps may not fit another.
 
     Args:
-        wanted: digest of the source where the run was prepared, or an empty text where workers share it.
+        wanted: `source()` of the command, or an empty text if workers share its files.
 
     Raises:
-        UserError: the worker has other source: what was sent to it may mean something else there.
+        UserError: the worker has another source.
     """
     if wanted and wanted != source():
         raise UserError(
-            "the workers' image holds another version of this program than the one that submitted the job: build it anew"
+            "the workers' image holds another version of this program "
+            "than the one that submitted the job: build it anew"
         )

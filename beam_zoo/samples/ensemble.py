@@ -19,7 +19,7 @@ class Ensemble:
         by_source: for each run, the indices in `samples` of the samples that it holds, in its own order.
         outputs: number of answers, classes or values of a sample.
         source_names: for each run, its name in error messages.
-        incomplete: what becomes of a galaxy that lacks samples and failed in no run: `refuse`, `drop`, `keep`.
+        incomplete: `refuse`, `drop` or `keep` galaxies that lack samples and failed in no run.
     """
 
     samples: tuple[tuple[str, int], ...]

@@ -1,4 +1,4 @@
-"""The step from batches of somebody's rows to dictionaries: the numbers of the advanced table, and failures."""
+"""The step from batches of rows to dictionaries: the numbers of the advanced table, and failures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ FAILURES = "failures"
 
 
 class MakeDictionaries(beam.DoFn):
-    """A batch with all members' outputs becomes a dictionary for each galaxy; failures go to the output `FAILURES`.
+    """Turns a batch of all members' outputs into a dictionary per galaxy; failures go to output `FAILURES`.
 
     Each has the window and the timestamp of its row.
 

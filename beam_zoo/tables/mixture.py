@@ -146,7 +146,7 @@ def _scores(
 def _search(
     components: _Components, logits: np.ndarray, p: float, out: np.ndarray, slope: np.ndarray
 ) -> None:
-    """Find the logit where the mean of the components' functions is p, and sqrt(2 pi) times its derivative there.
+    """Find the logit where the mean of the components' functions is p; also sqrt(2 pi) times its slope there.
 
     Both go into arrays of shape (column,).
     """

@@ -1,9 +1,9 @@
 """Quantiles of many Beta distributions at once, by interpolation.
 
 The logit of a quantile of Beta(a, b) is smooth in (log a, log b). A Chebyshev interpolant with a few terms in
-each reproduces it for all concentrations that Zoobot can give. The coefficients are computed with scipy when a
-table is first needed; evaluating it takes 256 products and sums, in compiled code. Outside of that domain scipy
-is called. Interpolation at Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice,
+each reproduces it for all concentrations that Zoobot can give. The coefficients are computed with scipy when
+a table is first needed; evaluating it takes 256 products and sums, in compiled code. Outside of that domain
+scipy is called. Interpolation at Chebyshev nodes: Trefethen, Approximation Theory and Approximation Practice,
 chapters 3-4.
 """
 
@@ -83,7 +83,7 @@ def _interpolate(coefficients: np.ndarray, t: np.ndarray, out: np.ndarray) -> No
             for j in range(TERMS):
                 for k in range(_LANES):
                     row = 0.0
-                    # The compiler unrolls this loop and vectorises that over k; coefficients stay in registers.
+                    # The compiler unrolls this loop and vectorises that over k, with registers only.
                     for i in range(TERMS):
                         row += coefficients[function, j, i] * in_a[i, k]
                     total[k] += row * in_b[j, k]

@@ -33,8 +33,8 @@ class TreeStatistics:
 
     Attributes:
         fraction: expected vote fraction, the mean over the samples.
-        lower, upper: bounds of the 90% interval: the medians over the samples of the Beta quantiles, or the quantiles
-            of the mixture.
+        lower, upper: bounds of the 90% interval: the medians over the samples of the Beta quantiles, or the
+            quantiles of the mixture.
         asked: proportion of volunteers asked the answer's question.
     """
 
@@ -100,7 +100,7 @@ class DecisionTree:
             np.divide(a[question], total, out=fraction[question])
         if self._mixture is None:
             logits = _quantiles().logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
-            # The logit is monotonic, so the middle ones are found among logits. Of two the quantiles are averaged.
+            # The logit is monotonic: the median is found among logits; two middle quantiles are averaged.
             lower, upper = scipy.special.expit(_middle(logits)).mean(0)
         else:
             by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))

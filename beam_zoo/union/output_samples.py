@@ -1,4 +1,4 @@
-"""The samples of a finished output, as a union of the runs that store them: for `export`, `audit` and the library."""
+"""The samples of a finished output, as a union of the runs that store them."""
 
 import dataclasses
 import os
@@ -118,7 +118,7 @@ def open_samples(output: str, work: str) -> OutputSamples:
 
 
 def read_samples(output: str) -> pa.Table:
-    """The samples that the tables of an aggregate were made of, each once: one row per galaxy, member and pass.
+    """The samples of an aggregate's tables, each once: one row per galaxy, member and pass.
 
     Raises:
         UserError: a source is not there any more, or has changed.

@@ -1,1 +1,1 @@
-"""Dataflow: the settings of its workers, what is checked before a job costs money, and the workers' images."""
+"""Dataflow: presets of its workers, checks before a job costs money, and the workers' images."""

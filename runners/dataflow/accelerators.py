@@ -1,7 +1,7 @@
-"""The accelerators that Dataflow has, the machines that take them, and the options that ask for them.
+"""Dataflow's accelerators, the machine types that have them, and the options that ask for them.
 
-Dataflow accepts any text as an accelerator. It then fails, or runs without one, minutes later. So the text is checked here.
-Names and machine types are those of Google's pages on GPUs for Dataflow and Compute Engine.
+Dataflow accepts any text as an accelerator, and fails or runs without one minutes later. So the text is
+checked here. Names and machine types are those of Google's pages on GPUs for Dataflow and Compute Engine.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ MACHINES = {
     "nvidia-a100-80gb": ("a2-ultragpu", r"a2-ultragpu-1g", "a2-ultragpu-1g"),
     "nvidia-h100-80gb": ("a3-highgpu", r"a3-highgpu-1g", "a3-highgpu-1g"),
 }
-"""Accelerator type -> how machines begin that have it, those that have or take one of it, and an example."""
+"""Accelerator type -> family of machines, a pattern of the machine types with one GPU, and an example."""
 TOO_OLD = ("nvidia-tesla-p4", "nvidia-tesla-p100", "nvidia-tesla-v100")
-"""Dataflow has them too; the torch of requirements.txt has no code for them (its CUDA 13 begins with compute 7.5)."""
+"""Accelerators of Dataflow that torch with CUDA 13 does not support (it needs compute capability 7.5)."""
 DRIVER = "install-nvidia-driver:5xx"
-"""The newest driver that Dataflow has: CUDA 13 needs one from 580 on, and Dataflow's default is older."""
+"""Dataflow's newest driver: CUDA 13 needs version 580 or later, and Dataflow's default is older."""
 _DRIVERS = ("", "5xx")
 _GPU_FAMILIES = ("g2-", "a2-", "a3-")
 _ARM_FAMILIES = ("t2a-", "c4a-", "n4a-")
@@ -34,13 +34,13 @@ _INSTALL, _SHARED = DRIVER.partition(":")[0], "use_nvidia_mps"
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """An accelerator as a service option, or a resource hint, asks for it.
+    """An accelerator of a service option or resource hint.
 
     Attributes:
         kind: such as `nvidia-l4`.
-        count: how many a worker has.
-        driver: whether Dataflow is to install NVIDIA's driver.
-        machine: the machine type that a hint names, or None.
+        count: accelerators of a worker.
+        driver: whether Dataflow installs NVIDIA's driver.
+        machine: machine type in a hint, or None.
     """
 
     kind: str
@@ -54,23 +54,21 @@ def parse(text: str, where: str) -> Accelerator:
 
     Args:
         text: the accelerator.
-        where: the option that it stands in, for the error line.
+        where: the option, for messages.
 
     Raises:
-        UserError: an unknown key or type, a count that is no number, or something missing.
+        UserError: an unknown key or type, a count that is not a number, or a missing key.
     """
     found: dict[str, str] = {}
     for item in text.split(";"):
         key, colon, value = item.partition(":")
-        right = (
-            bool(colon and value)
-            if key in _KEYS
-            else (key == _INSTALL and value in _DRIVERS) or item == _SHARED
-        )
-        if not right:
-            raise UserError(
-                f"{where}: {item!r} is no part of an accelerator{did_you_mean(item if key == _INSTALL else key, (*_KEYS, DRIVER, _SHARED))}"
-            )
+        if key in _KEYS:
+            valid = bool(colon and value)
+        else:
+            valid = (key == _INSTALL and value in _DRIVERS) or item == _SHARED
+        if not valid:
+            near = did_you_mean(item if key == _INSTALL else key, (*_KEYS, DRIVER, _SHARED))
+            raise UserError(f"{where}: {item!r} is no part of an accelerator{near}")
         if key in found:
             raise UserError(f"{where}: {key} is given twice")
         found[key] = value
@@ -91,12 +89,12 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
     """Refuse an accelerator that Dataflow cannot provide on this machine type.
 
     Args:
-        accelerator: what is asked for.
-        machine: type of the machine that it is to be on, or None for Dataflow's default.
-        where: the option that it stands in, for the error line.
+        accelerator: the accelerator.
+        machine: the machine type, or None for Dataflow's default.
+        where: the option, for messages.
 
     Raises:
-        UserError: no driver, more than one GPU, or another machine than this GPU is on.
+        UserError: no driver, more than one GPU, or a machine type that does not have this GPU.
     """
     kind = accelerator.kind
     if not accelerator.driver:
@@ -108,7 +106,7 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
         )
     family, one, example = MACHINES[kind]
     if machine is None and family == "n1":
-        return  # Dataflow's default machine is one
+        return  # Dataflow's default machine type is of this family
     begins = (f"{family}-", "custom-") if family == "n1" else f"{family}-"
     if machine is None or not machine.startswith(begins):
         given = machine or "n1-standard-1, Dataflow's default"
@@ -120,16 +118,15 @@ def check(accelerator: Accelerator, machine: str | None, where: str) -> None:
 
 
 def check_without(machine: str) -> None:
-    """Refuse a machine type with a GPU, or one that cannot run the image, where no GPU is asked for.
+    """Check the machine type of workers without a GPU.
 
     Raises:
-        UserError: it has one, or cannot run the image.
+        UserError: it has a GPU, or cannot run the image.
     """
     where = f"--worker_machine_type {machine}"
     if machine.startswith(_GPU_FAMILIES):
-        raise UserError(
-            f"{where} has GPUs that would not be used: take another machine, or a --dataflow_preset with a GPU"
-        )
+        how = "take another machine, or a --dataflow_preset with a GPU"
+        raise UserError(f"{where} has GPUs that would not be used: {how}")
     if machine.startswith(_ARM_FAMILIES):
         raise UserError(
             f"{where} has Arm processors, and the workers' image is for amd64: take another machine"

@@ -1,4 +1,4 @@
-"""Checks that Dataflow does not make, or makes only after it has started machines."""
+"""Checks of Dataflow's options that the service does not make, or makes after it has started machines."""
 
 import difflib
 import os
@@ -22,16 +22,16 @@ _SERVICE, _HINT = "--dataflow_service_options worker_accelerator", "--resource_h
 
 
 def check(flags: list[str], locations: dict[str, str | None], device: str, precision: str = "fp32") -> None:
-    """Refuse a run that could not work on Dataflow, or would pay for what it does not use.
+    """Refuse a run that would fail on Dataflow, or pay for GPUs that it does not use.
 
     Args:
         flags: all of Beam's options.
-        locations: name of an option -> the path that it gives, or None.
-        device: `auto`, `cpu` or `cuda`, as asked for.
+        locations: name of an option -> its path, or None.
+        device: value of `--device`: `auto`, `cpu` or `cuda`.
         precision: of the encoder.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first error that is found.
     """
     options = PipelineOptions(flags)
     cloud, worker = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
@@ -54,13 +54,14 @@ def check(flags: list[str], locations: dict[str, str | None], device: str, preci
     _check_beam(options)
     if not worker.sdk_container_image:
         raise UserError(
-            "--sdk_container_image is missing: the image that runners/dataflow/cloudbuild.yaml builds, with this program"
+            "--sdk_container_image is missing: "
+            "the image that runners/dataflow/cloudbuild.yaml builds, with this program"
         )
 
 
 def _check_beam(options: PipelineOptions) -> None:
     """Run Beam's own checks now. Beam would run them after planning, and fail with a stack trace."""
-    # Not `validate`, which asks Google for the bucket too.
+    # Not `validator.validate`, which also sends requests to Google about the bucket.
     validator = PipelineOptionsValidator(options, DataflowRunner())
     worker = options.view_as(WorkerOptions)
     wrong = validator.validate_num_workers(worker) + validator.validate_worker_region_zone(worker)

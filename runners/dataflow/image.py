@@ -1,4 +1,4 @@
-"""Checks of the workers' container image in its registry: that it exists, and that its versions fit."""
+"""Check the workers' container image in its registry: that it exists and has the same versions as here."""
 
 import re
 import sys
@@ -21,7 +21,8 @@ _ACCEPT = ", ".join(
     )
 )
 _REFERENCE = re.compile(
-    r"(?P<host>[\w.-]+(?::\d+)?)/(?P<name>[\w./-]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+    r"(?P<host>[\w.-]+(?::\d+)?)/(?P<name>[\w./-]+?)(?::(?P<tag>[\w.-]+))?"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 
 
@@ -29,11 +30,11 @@ def check(flags: list[str], *, gpu: bool) -> None:
     """Refuse an image with other versions: a pipeline is pickled here and unpickled there.
 
     Args:
-        flags: Beam's options; the image is such as `europe-west4-docker.pkg.dev/project/repository/beam-zoo:gpu`.
-        gpu: whether the workers have one.
+        flags: Beam's options; an image is `HOST/PROJECT/REPOSITORY/NAME:TAG`.
+        gpu: whether the workers have a GPU.
 
     Raises:
-        UserError: there is no such image, it cannot be looked at, or is of another Beam or Python, or without CUDA.
+        UserError: the image is absent or cannot be read, or has another Beam or Python, or no CUDA.
     """
     reference: str = PipelineOptions(flags).view_as(WorkerOptions).sdk_container_image
     match = _REFERENCE.fullmatch(reference)
@@ -57,11 +58,13 @@ def check(flags: list[str], *, gpu: bool) -> None:
         found = labels.get(f"{LABEL}.{name}")
         if found is None:
             raise UserError(
-                f"--sdk_container_image {reference} has no label {LABEL}.{name}: build it with runners/dataflow/Dockerfile"
+                f"--sdk_container_image {reference} has no label {LABEL}.{name}: "
+                "build it with runners/dataflow/Dockerfile"
             )
         if found != version:
             raise UserError(
-                f"--sdk_container_image {reference} has {what} {found}, and this command runs {what} {version}: build it anew"
+                f"--sdk_container_image {reference} has {what} {found}, "
+                f"and this command runs {what} {version}: build it anew"
             )
     if gpu and labels.get(f"{LABEL}.device") != "cuda":
         raise UserError(
@@ -70,11 +73,11 @@ def check(flags: list[str], *, gpu: bool) -> None:
 
 
 def _labels(host: str, name: str, version: str) -> dict[str, str]:
-    """Labels of an image, from its configuration, by the registry's HTTP interface.
+    """Labels of an image, read through the registry's HTTP interface.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError, ValueError, KeyError: the registry does not answer as registries do.
+        FileNotFoundError: there is no such image.
+        OSError, ValueError, KeyError: the registry's answer is not as expected.
     """
     scheme = "http" if host.split(":")[0] in ("localhost", "127.0.0.1") else "https"
     url = f"{scheme}://{host}/v2/{name}"
@@ -82,7 +85,7 @@ def _labels(host: str, name: str, version: str) -> dict[str, str]:
     if scheme == "https" and f".{host}".endswith((".pkg.dev", ".gcr.io")):
         session.headers["Authorization"] = f"Bearer {_google_token()}"
     manifest = _get(session, f"{url}/manifests/{version}")
-    if "manifests" in manifest:  # of several platforms; Dataflow's workers are of this one
+    if "manifests" in manifest:  # an image for several platforms
         platforms = {
             (p.get("os"), p.get("architecture")): m["digest"]
             for m in manifest["manifests"]
@@ -98,12 +101,9 @@ def _labels(host: str, name: str, version: str) -> dict[str, str]:
 def _get(session: requests.Session, url: str) -> dict[str, Any]:
     answer = session.get(url, headers={"Accept": _ACCEPT}, timeout=SECONDS)
     challenge = answer.headers.get("WWW-Authenticate", "")
-    if (
-        answer.status_code == 401
-        and challenge.startswith("Bearer ")
-        and "Authorization" not in session.headers
-    ):
-        # As registries have it for images that anybody may read: ask for a token where they say.
+    anonymous = answer.status_code == 401 and "Authorization" not in session.headers
+    if anonymous and challenge.startswith("Bearer "):
+        # Public images need a token too, which anybody gets at the URL in the challenge.
         asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         given = session.get(asked.pop("realm"), params=asked, timeout=SECONDS)
         given.raise_for_status()

@@ -1,4 +1,4 @@
-"""A job of Dataflow, from its submission to its end."""
+"""Submit a job to Dataflow and wait for its end."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         flags: Beam's options, checked.
 
     Raises:
-        UserError: Dataflow does not take the job, or a worker's error is one that the user can put right.
+        UserError: Dataflow refuses the job, or a worker reported an error that the user can correct.
         RunFailed: the job failed, or was cancelled.
     """
     from google.api_core.exceptions import GoogleAPIError
@@ -69,7 +69,7 @@ def _submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) 
 
 
 def template(flags: list[str]) -> str | None:
-    """Where the pipeline is to be written as a template instead of being run, or None."""
+    """The path to which the pipeline is written as a template instead of being run, or None."""
     location: str | None = PipelineOptions(flags).view_as(GoogleCloudOptions).template_location
     return location
 

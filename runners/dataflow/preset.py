@@ -1,4 +1,4 @@
-"""Presets: settings of Dataflow's workers, each of which the command line may override."""
+"""Presets of Dataflow's workers; options on the command line override their settings."""
 
 import dataclasses
 import datetime
@@ -31,8 +31,8 @@ class Preset:
         machine: type of the machine.
         accelerator: type of its GPU, or None.
         disk: in GB; a worker unpacks the image there.
-        threads: bundles that a worker's one process does at a time: with a GPU one reads and stores while another
-            is on the device; on a CPU torch uses all cores for one.
+        threads: bundles that a worker processes at a time: with a GPU one is read or stored while another is
+            on the device; on a CPU torch uses all cores for one.
     """
 
     machine: str
@@ -53,17 +53,17 @@ NAMES = tuple(PRESETS)
 def complete(
     flags: list[str], name: str | None, right_fitting: bool, output: str, command: str
 ) -> dict[str, str]:
-    """The flags that a run on Dataflow has beside those that were given.
+    """The flags to add for a run on Dataflow.
 
     Args:
-        flags: Beam's options, as given: what they say stays.
-        name: of the preset, or None for what every run on Dataflow needs only.
+        flags: Beam's options on the command line, which are not changed.
+        name: of the preset, or None for the flags that every run needs.
         right_fitting: ask for the GPU by a hint on the steps that use it, not for all workers.
         output: folder of the output.
         command: `predict` or `represent`.
 
     Returns:
-        Flag -> where it comes from.
+        Flag -> origin, for messages.
     """
     given = PipelineOptions(flags)
     setup, worker = given.view_as(SetupOptions), given.view_as(WorkerOptions)
@@ -75,14 +75,14 @@ def complete(
             found[flag] = origin
 
     always = "for Dataflow"
-    # Beam is in the image: without this it would be fetched and installed on every worker.
+    # Beam is in the image: without this option it would be installed on every worker.
     add(None if setup.sdk_location == "default" else setup.sdk_location, "--sdk_location=container", always)
     add(cloud.temp_location, f"--temp_location={absolute(output)}/{DATAFLOW_STAGING}", always)
     now = datetime.datetime.now(datetime.UTC)
     add(cloud.job_name, f"--job_name=beam-zoo-{command}-{now:%Y%m%d-%H%M%S}", always)
     experiments = debug.experiments or []
     containers = [e for e in experiments if e.endswith("use_multiple_sdk_containers")]
-    # One process on a machine: one copy of each model on its GPU, or in its memory.
+    # One process per machine, so that each model is in memory once.
     add(containers or None, "--experiments=no_use_multiple_sdk_containers", always)
     if name is None:
         return found
@@ -92,7 +92,7 @@ def complete(
     threads = debug.number_of_worker_harness_threads
     add(threads, f"--number_of_worker_harness_threads={preset.threads}", origin)
     if right_fitting and preset.accelerator:
-        # Other steps run on Dataflow's default machine, so that the GPU's is part of the hint.
+        # The machine type is part of the hint: other steps run on Dataflow's default machine type.
         hint = f"{gpu};machine_type:{preset.machine};{DRIVER}"
         add(chain_hint(flags) or None, f"{_HINT_FLAGS[0]}={_HINT}{hint}", origin)
         return found
@@ -104,7 +104,7 @@ def complete(
 
 
 def service_option(flags: list[str]) -> str | None:
-    """The accelerator that a service option asks for, for all workers; None without one.
+    """The accelerator of all workers, from a service option; None without one.
 
     Raises:
         UserError: there are two.
@@ -129,7 +129,7 @@ def chain_hint(flags: list[str]) -> dict[str, str]:
 
 
 def without_hint(flags: list[str]) -> list[str]:
-    """The flags without the resource hint, which would give a GPU to the steps that build tables, too."""
+    """The flags without the resource hint: as a flag it would give a GPU to steps that build tables, too."""
     others = [value for value in _resource_hints(flags) if not value.startswith(_HINT)]
     kept = [flag for flag in flags if flag.partition("=")[0] not in _HINT_FLAGS]
     return [*kept, *(f"{_HINT_FLAGS[0]}={value}" for value in others)]

@@ -23,22 +23,22 @@ POLL_SECONDS = 0.5
 STOP_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
 CUT_OFF_SECONDS = 10.0
-"""How long a host may be out of reach once its TaskManager was lost: both together take less than a minute."""
-STILLBORN = 3
-"""So many starts of a TaskManager without a registration are no accident."""
+"""How long a host may be unreachable after its TaskManager was lost, before the job fails."""
+FAILED_STARTS = 3
+"""After so many starts of a TaskManager in a row without a registration the job fails."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How Flink is run; nothing here moves a number.
+    """How Flink is run; nothing here changes results.
 
     Attributes:
         installation: folder of `python -m runners.flink install`.
-        folder: of this job's logs; its owner's alone.
+        folder: of this job's logs, with mode 700.
         ports: of the JobManager.
-        jobmanager_memory, taskmanager_memory: of a JVM, as Flink writes it (`1536m`); not of Python workers.
+        jobmanager_memory, taskmanager_memory: of a JVM, in Flink's format (`1536m`), without Python workers.
         registration_seconds: how long to wait for all TaskManagers.
-        restarts: how often a TaskManager is started again, and how often the job goes on after a failure.
+        restarts: limit of the restarts of TaskManagers, and of those of the job.
     """
 
     installation: Path
@@ -51,13 +51,14 @@ class Settings:
 
 
 class Application:
-    """Runs a pipeline on TaskManagers that nobody else can reach: `with Application(...) as application: application.run(...)`.
+    """A Flink cluster for one pipeline, which other users cannot connect to.
 
-    TaskManagers start when it is entered, so that they come up while the pipeline is prepared.
+    It is a context manager: TaskManagers start when it is entered, while the pipeline is prepared; then call
+    `run`.
 
     Args:
-        settings: how.
-        nodes: where.
+        settings: how Flink is run.
+        nodes: starts TaskManagers on nodes.
     """
 
     def __init__(self, settings: Settings, nodes: Nodes) -> None:
@@ -66,10 +67,10 @@ class Application:
         self._count = dict.fromkeys(nodes.names, 0)
         self._starts: dict[str, Start] = {}
         self._started: dict[str, float] = {}
-        self._came: set[str] = set()  # identities that have registered
-        self._ended: dict[str, float] = {}  # when those of them that hung were ended
+        self._registered: set[str] = set()  # identities that have registered at any time
+        self._ended: dict[str, float] = {}  # identities that were lost -> when they were ended
         self._asked_to_end = False
-        self._stillborn = dict.fromkeys(nodes.names, 0)
+        self._failed_starts = dict.fromkeys(nodes.names, 0)
         self._restarts_left = settings.restarts
         self._failures = failures.Failures(settings.folder)
         self._private = settings.folder / keys.FOLDER
@@ -86,10 +87,10 @@ class Application:
         """Make the job's key, and start the TaskManagers.
 
         Raises:
-            UserError: there is no Java here that Flink runs on.
+            UserError: there is no suitable Java on this host.
         """
         jvm.check()
-        shutil.rmtree(self._private, ignore_errors=True)  # of a job that was requeued
+        shutil.rmtree(self._private, ignore_errors=True)  # left over if the job was requeued
         self._private.mkdir(mode=0o700, parents=True)
         try:
             self._manager.configure(keys.Key.make(self._private), self._flink_settings())
@@ -101,7 +102,7 @@ class Application:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop all that was started, and remove the key."""
+        """Stop all processes, and remove the key."""
         self._ask_to_end()
         deadline = time.monotonic() + STOP_SECONDS
         self._manager.wait(STOP_SECONDS)
@@ -117,8 +118,8 @@ class Application:
             flags: Beam's options.
 
         Raises:
-            RunFailed: what was lost could not be made good; the same command goes on.
-            UserError: a node or a worker found something that the user can put right.
+            RunFailed: the job failed, or too many processes were lost; the same command goes on.
+            UserError: a node or a worker reported an error that the user can correct.
             StorageFull: a worker found the output's disk full.
         """
         from runners.flink import job_jar  # imports Beam, which takes seconds
@@ -126,14 +127,14 @@ class Application:
         manager = self._manager
         job_jar.write(manager.job_jar, build, [*self._beam_flags(), *map(_for_java, flags)])
         manager.start(self._nodes)
-        # Until now there was nobody to register with.
+        # The time to register begins now, when there is a JobManager.
         self._started = dict.fromkeys(self._nodes.names, time.monotonic())
         _say(
             f"Flink's dashboard: https://127.0.0.1:{self._settings.ports.rest} on {os.uname().nodename}, "
             f"key in {self._private}"
         )
         self._watch()
-        self._ask_to_end()  # while the manifest is written
+        self._ask_to_end()  # now, so that they end while the manifest is written
         manager.check_result()
 
     def _ask_to_end(self) -> None:
@@ -146,9 +147,10 @@ class Application:
         return {
             "jobmanager.memory.process.size": settings.jobmanager_memory,
             "taskmanager.memory.process.size": settings.taskmanager_memory,
-            # One Python process serves all slots of a TaskManager: one slot each, and one TaskManager a GPU.
+            # All slots of a TaskManager share one Python process. So each has one slot, and each GPU a
+            # TaskManager.
             "taskmanager.numberOfTaskSlots": 1,
-            # A step of the graph that writes to a shuffle would want 16 MiB of them, and little is shuffled.
+            # The default needs 16 MiB of network buffers for each shuffle, and little is shuffled.
             "taskmanager.network.sort-shuffle.min-buffers": 64,
             "taskmanager.memory.network.fraction": 0.2,
             "slot.request.timeout": int((settings.registration_seconds + 60) * 1000),
@@ -156,11 +158,12 @@ class Application:
             "restart-strategy.fixed-delay.attempts": settings.restarts,
             "restart-strategy.fixed-delay.delay": "2 s",
             "cluster.registration.error-delay": 500,
-            # They come before there is a JobManager, which a long preparation keeps back; who is late is seen here.
+            # TaskManagers start long before the JobManager; `_look_at` has a timeout of its own.
             "taskmanager.registration.timeout": "30 d",
             "heartbeat.interval": 4000,
             "heartbeat.timeout": 20000,
-            # A task that is cancelled where it reads from a lost TaskManager may never notice: its own is started again.
+            # Cancelling a task that reads from a lost TaskManager may hang: then its TaskManager is
+            # restarted.
             "task.cancellation.interval": 5000,
             "task.cancellation.timeout": 30000,
         }
@@ -171,7 +174,7 @@ class Application:
             "--environment_type=PROCESS",
             f"--environment_config={self._manager.environment_config()}",
             "--sdk_worker_parallelism=1",
-            # A Python process is not kept for later steps: one that was killed would be, too.
+            # Python processes are not kept for later steps: Beam would also keep one that was killed.
             "--environment_cache_millis=0",
             f"--parallelism={len(self._nodes.names)}",
         ]
@@ -185,14 +188,14 @@ class Application:
         self._started[name] = time.monotonic()
 
     def _identity(self, name: str) -> str:
-        """The name under which a TaskManager registers: its own name and the number of its start."""
+        """The id under which a TaskManager registers: its name and the number of its start."""
         return f"{name}~{self._count[name]}"
 
     def _log(self, name: str) -> Path:
         return self._settings.folder / f"taskmanager-{name}.log"
 
     def _watch(self) -> None:
-        """Watch the job until the JobManager ends, which it does with its job."""
+        """Watch the job until the JobManager ends, which it does when the job ends."""
         manager = self._manager
         answered = time.monotonic()
         while manager.is_running():
@@ -204,27 +207,26 @@ class Application:
                 answered = time.monotonic()
                 self._look_at(registered)
             elif time.monotonic() - answered > SILENCE_SECONDS:
-                raise RunFailed(
-                    f"Flink's JobManager has not answered for {SILENCE_SECONDS:.0f} s: see {self._settings.folder}"
-                )
+                silence = f"Flink's JobManager has not answered for {SILENCE_SECONDS:.0f} s"
+                raise RunFailed(f"{silence}: see {self._settings.folder}")
             for line in self._failures.look(manager.failures()):
                 _say(f"Flink goes on after a failure: {line}")
             time.sleep(POLL_SECONDS)
 
     def _look_at(self, registered: set[str]) -> None:
-        """Restart TaskManagers that hang; give up on one that does not register in time."""
+        """End TaskManagers that were lost; fail if one does not register in time."""
         late = []
         for name, process in self._taskmanagers.items():
             identity = self._identity(name)
             if identity in registered:
-                self._came.add(identity)
-            elif identity in self._came:
+                self._registered.add(identity)
+            elif identity in self._registered:
                 if identity not in self._ended:
                     _say(f"TaskManager {name} does not answer any more: it is ended")
                     self._ended[identity] = time.monotonic()
                     process.terminate()  # srun then kills its task
                 elif not self._nodes.reaches(name):
-                    self._refuse_to_wait_for_a_link(name, process, since=self._ended[identity])
+                    self._fail_if_cut_off(name, process, since=self._ended[identity])
             elif time.monotonic() - self._started[name] > self._settings.registration_seconds:
                 late.append(name)
         if late:
@@ -235,22 +237,24 @@ class Application:
                 f"{refusals[0] if refusals else ''}; see their logs in {self._settings.folder}"
             )
 
-    def _refuse_to_wait_for_a_link(self, name: str, process: "subprocess.Popen[bytes]", since: float) -> None:
+    def _fail_if_cut_off(self, name: str, process: "subprocess.Popen[bytes]", since: float) -> None:
         if time.monotonic() - since > CUT_OFF_SECONDS:
-            process.kill()  # it would wait for an answer from there
+            process.kill()  # srun would wait for an answer of that host
             raise RunFailed(
-                f"the host of TaskManager {name} cannot be reached on the network any more: the same command goes on "
-                "where the nodes reach each other"
+                f"the host of TaskManager {name} cannot be reached on the network any more: "
+                "the same command goes on where the nodes reach each other"
             )
 
     def _start_again(self, name: str, code: int) -> None:
         if code == MISTAKE:
             raise UserError(failures.last_line(self._log(name)).removeprefix("error: "))
         what = f"TaskManager {name} ended (exit code {code})"
-        self._stillborn[name] = 0 if self._identity(name) in self._came else self._stillborn[name] + 1
-        if self._stillborn[name] >= STILLBORN:
+        registered = self._identity(name) in self._registered
+        self._failed_starts[name] = 0 if registered else self._failed_starts[name] + 1
+        if self._failed_starts[name] >= FAILED_STARTS:
             last = self._starts[name].refusal() or failures.last_cause(self._log(name))
-            raise RunFailed(f"{what} before it registered, {STILLBORN} times: {last}; see {self._log(name)}")
+            times = f"{what} before it registered, {FAILED_STARTS} times"
+            raise RunFailed(f"{times}: {last}; see {self._log(name)}")
         if not self._restarts_left:
             raise RunFailed(f"{what}, and was started again often enough: see {self._settings.folder}")
         self._restarts_left -= 1
@@ -263,7 +267,7 @@ def _say(line: str) -> None:
 
 
 def _for_java(flag: str) -> str:
-    """Python's names of log levels are not all Java's, which reads the options too."""
+    """A flag with a log level as Java names it: Flink's runner reads the options too."""
     name, equals, level = flag.partition("=")
     if name != "--default_sdk_harness_log_level":
         return flag

@@ -1,8 +1,8 @@
-"""Start a Python worker of Beam, as Flink asks for it.
+"""Start a Python worker of Beam: the program that Flink runs.
 
-In Beam's containers a program written in Go does this; Python's packages do not hold it. Nothing is installed here:
-workers share the environment of the command. What a worker prints goes to a file of its own, or where nobody has named a
-folder for it to stderr: Flink leaves the pipe that it starts it with unread, and a full pipe would block it.
+In Beam's containers a program written in Go does this; Python's packages do not have it. Workers share the
+environment of the command. The output of a worker goes to a log file, or to stderr if no folder is set for
+it: Flink does not read the worker's stdout, and a full pipe would block it.
 """
 
 import json
@@ -15,20 +15,20 @@ import time
 PYTHON, LOGS = "BEAM_ZOO_PYTHON", "BEAM_ZOO_WORKER_LOGS"
 """Environment variables: the Python of the workers, and the folder of their logs."""
 SOCKETS = "BEAM_ZOO_SOCKETS"
-"""The same, of a TaskManager of ours: the folder of its sockets, of mode 700. java/ServerFactory.java reads it too."""
+"""Environment variable: the folder of a TaskManager's sockets. java/ServerFactory.java reads it too."""
 SECONDS = 60
 KILLED = 137
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Have a worker, and wait for its end; returns its exit code."""
+    """Run a worker, in this process or in one that `runners.flink.worker` forks; returns its exit code."""
     import argparse
 
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--id", required=True)
     parser.add_argument("--provision_endpoint", required=True)
     options = vars(parser.parse_known_args(argv)[0])
-    if SOCKETS not in os.environ:  # a Flink cluster that ran before
+    if SOCKETS not in os.environ:  # on a Flink cluster that this program has not started
         begin(options)
         work(options)
         return 0
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _connected(path: str) -> socket.socket:
-    """A connection, as soon as somebody listens."""
+    """Connect to a Unix socket, as soon as a process listens there."""
     deadline = time.monotonic() + SECONDS
     while True:
         connection = socket.socket(socket.AF_UNIX)
@@ -54,12 +54,12 @@ def _connected(path: str) -> socket.socket:
 
 
 def workers_socket() -> str:
-    """Where `runners.flink.worker` listens."""
+    """The path of the socket of `runners.flink.worker`."""
     return os.path.join(os.environ[SOCKETS], "workers")
 
 
 def begin(options: dict[str, str]) -> None:
-    """Give this process a log of its own.
+    """Redirect the output of this process to a log file.
 
     Args:
         options: the worker's `id`.
@@ -80,23 +80,23 @@ def begin(options: dict[str, str]) -> None:
 
 
 def work(options: dict[str, str]) -> None:
-    """Be the worker, to its end.
+    """Run Beam's worker in this process until it ends.
 
     Args:
-        options: the worker's `id`, and the `provision_endpoint` that tells the rest, as a target of gRPC.
+        options: the worker's `id`, and its `provision_endpoint`, a gRPC target from which settings are read.
     """
     from apache_beam.runners.worker import sdk_worker_main
 
     from runners.best_effort_output import use_best_effort_output
 
-    use_best_effort_output()  # before logging takes hold of the streams
-    logging.basicConfig(force=True)  # to this worker's own file, besides what Beam sends to Flink
+    use_best_effort_output()  # before logging gets the streams
+    logging.basicConfig(force=True)  # to the log file; Beam also sends log messages to Flink
     os.environ.update(settings(options))
     sdk_worker_main.main(sys.argv[:1])
 
 
 def settings(options: dict[str, str]) -> dict[str, str]:
-    """What Beam's worker reads its settings from: the environment variables of its containers.
+    """The environment variables from which Beam's worker reads its settings, as in Beam's containers.
 
     Args:
         options: see `work`.

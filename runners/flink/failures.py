@@ -1,4 +1,4 @@
-"""Failures of a Flink job, summarised in one line; errors that no restart can mend end the job."""
+"""Failures of a Flink job, summarised in one line. Errors that a restart cannot correct end the job."""
 
 import dataclasses
 import re
@@ -10,7 +10,7 @@ from runners.stack_traces import CAUSE, summary
 
 CANNOT_START = re.compile(r"Process died with exit code -?\d+")
 STARTS, RECENT = 2, 600_000
-"""So many workers that could not start, in so many milliseconds, are no accident."""
+"""The job ends if so many workers could not start in so many milliseconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Failure:
 
     Attributes:
         moment: in milliseconds since 1970.
-        text: Java's stack trace, with the Python worker's in it where it raised.
+        text: Java's stack trace, which contains that of a Python worker if there is one.
     """
 
     moment: int
@@ -27,7 +27,7 @@ class Failure:
 
 
 class Failures:
-    """Those that were seen.
+    """Keeps track of a job's failures.
 
     Args:
         logs: folder of the workers' logs.
@@ -39,10 +39,10 @@ class Failures:
         self._no_starts: list[int] = []
 
     def look(self, found: Iterable[Failure]) -> list[str]:
-        """A line for each that was not seen before.
+        """A summary of each failure that was not in an earlier call.
 
         Raises:
-            UserError, StorageFull: a worker's own, which no restart mends.
+            UserError, StorageFull: the error of a worker, which a restart cannot correct.
             RunFailed: workers cannot start.
         """
         new = [failure for failure in found if failure not in self._seen]
@@ -72,7 +72,7 @@ class Failures:
 
 def last_cause(log: Path) -> str:
     """The last cause in a log of Flink's, or else its last line."""
-    # A JobManager that ends cannot load classes any more, and says so after what made it end.
+    # A JobManager that ends may log ClassNotFoundException after the error that made it end.
     causes = [cause for cause in CAUSE.findall(_tail(log)) if "ClassNotFoundException" not in cause]
     return one_line(causes[-1]) if causes else last_line(log)
 

@@ -1,8 +1,8 @@
-"""Install Flink, Beam's runner for it and the program that starts a worker into a folder of a shared file system.
+"""Install Flink, Beam's runner for it and the starter of workers into a folder of a shared file system.
 
     python -m runners.flink install DIR
 
-needs no root, no Docker and no Maven. The SHA-256 of every file is checked against `lock.json`.
+This needs no root, no Docker and no Maven. The SHA-256 of every file is checked against `lock.json`.
 """
 
 import concurrent.futures
@@ -30,7 +30,7 @@ CENTRAL = "https://repo.maven.apache.org/maven2"
 MARK = "installed.json"
 PYPI = {
     "apache-flink-libraries": ["--no-binary=:all:", "--no-build-isolation"],
-    # Scripts and configuration are the same in every wheel of a version: this one is taken on any machine.
+    # Scripts and configuration are the same in all wheels of a version: this one is used on any machine.
     "apache-flink": [
         "--only-binary=:all:",
         "--platform=manylinux2014_x86_64",
@@ -39,7 +39,7 @@ PYPI = {
         "--abi=cp311",
     ],
 }
-"""What is fetched from PyPI, and how pip finds the one file that is meant."""
+"""Packages that are downloaded from PyPI, and the options with which pip finds the right file of each."""
 _LIBRARIES = re.compile(r"deps/(lib/(?:flink-dist|log4j)-[^/]+\.jar|bin/bash-java-utils\.jar)")
 _SCRIPTS = re.compile(r"pyflink/((?:bin|conf)/[^/]+)")
 _RUNNER = "org/apache/beam/runners/flink/FlinkPipelineRunner.class"
@@ -54,20 +54,20 @@ SECONDS = 60
 
 
 def read_lock() -> dict[str, Any]:
-    """What is downloaded: versions, and files with their SHA-256."""
+    """The content of `lock.json`: versions, and files to download with their SHA-256."""
     return json.loads((HERE / "lock.json").read_text())
 
 
 def install(target: str, repository: str = CENTRAL, job_server_jar: str | None = None) -> None:
-    """Put all that a Flink job needs into a folder; what is there already, and right, is kept.
+    """Put all that a Flink job needs into a folder; files that are there already, and right, are kept.
 
     Args:
-        target: the folder; of this program, or empty, or not there yet.
+        target: the folder; absent, empty, or an unfinished installation.
         repository: URL of a Maven repository, or of a mirror of Maven Central.
         job_server_jar: path or URL of a published Beam job server, to be used instead of the pinned runner.
 
     Raises:
-        UserError: a folder with other things, or a file that cannot be had or is another than it should be.
+        UserError: the folder has other files, or a file cannot be downloaded or has another SHA-256.
         StorageFull: the disk or the quota is full.
     """
     lock = read_lock()
@@ -99,10 +99,13 @@ def install(target: str, repository: str = CENTRAL, job_server_jar: str | None =
 
 
 def check(folder: str) -> Path:
-    """A folder that holds a whole installation, of these versions, as it was installed.
+    """Check an installation: it is complete and unchanged, and has the versions of `lock.json`.
+
+    Returns:
+        Its absolute path.
 
     Raises:
-        UserError: it does not; the line says how to make it.
+        UserError: it is not; the message says how to make it.
     """
     root = Path(os.path.abspath(os.path.expanduser(folder)))
     how = f"python -m runners.flink install {shlex.quote(str(root))}"
@@ -134,21 +137,20 @@ def _files(root: Path) -> list[Path]:
 
 
 def class_path(root: Path) -> str:
-    """Java's class path of what an installation adds to Flink: our class first, then the runner's jars."""
+    """The class path of Beam's runner: the replacement of its class `ServerFactory` first, then its jars."""
     return f"{root}/classes:{root}/runner/*"
 
 
 def _wanted(lock: dict[str, Any], job_server_jar: str | None) -> str:
-    source = (HERE / "java" / "ServerFactory.java").read_text()  # an earlier one let others in
+    source = (HERE / "java" / "ServerFactory.java").read_text()  # an earlier version let other users connect
     return sha256(json.dumps([lock, job_server_jar, _BOOT, source], sort_keys=True).encode())
 
 
 def _download_runner(folder: Path, repository: str, jars: dict[str, str]) -> None:
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        url = repository.rstrip("/")
         jobs = [
-            pool.submit(
-                _download, f"{repository.rstrip('/')}/{path}", folder / os.path.basename(path), digest
-            )
+            pool.submit(_download, f"{url}/{path}", folder / os.path.basename(path), digest)
             for path, digest in jars.items()
         ]
         try:
@@ -200,7 +202,7 @@ def _download_flink(folder: Path, lock: dict[str, Any]) -> None:
 
 
 def _pip(name: str, version: str, digest: str, temporary: str) -> Path:
-    """Download one file with pip, whose own settings (index, mirror, certificates) hold."""
+    """Download one file with pip, with pip's own settings of index, mirror and certificates."""
     folder = Path(temporary, name)
     folder.mkdir()
     requirement = folder / "requirement.txt"
@@ -218,7 +220,7 @@ def _pip(name: str, version: str, digest: str, temporary: str) -> Path:
 
 
 def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
-    """A published job server instead of the pinned runner; our class is compiled against it."""
+    """Install a published job server instead of the pinned runner, and `ServerFactory` compiled for it."""
     name = os.path.basename(urllib.parse.urlparse(location).path)
     line = flink.rpartition(".")[0]
     other = re.search(r"flink-(\d+\.\d+)", name)
@@ -239,14 +241,14 @@ def _take_jar(root: Path, location: str, flink: str) -> dict[str, Any]:
 
 
 def classes(jar: Path, location: str) -> dict[str, bytes]:
-    """Our class, as it fits a jar of Beam's Flink runner: path in the jar -> bytes.
+    """The class `ServerFactory` for a jar of Beam's Flink runner: path in the jar -> bytes.
 
     Args:
         jar: the jar.
-        location: where it is from, for errors.
+        location: its path or URL, for messages.
 
     Raises:
-        UserError: it is not such a jar, or the class must be compiled for it and there is no JDK.
+        UserError: it is not such a jar, or the class must be compiled and there is no JDK.
     """
     try:
         with zipfile.ZipFile(jar) as content:
@@ -288,10 +290,9 @@ def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
             text=True,
         )
     if done.returncode:
-        raise RunFailed(
-            f"the class that keeps strangers from its workers does not fit {location}: {one_line(done.stderr)}"
-        )
+        reason = one_line(done.stderr)
+        raise RunFailed(f"the class that keeps strangers from its workers does not fit {location}: {reason}")
 
 
 JAVAC = ["--release", "11", "-g:none"]
-"""Options of javac; with them any version from 11 on gives the classes beside the source."""
+"""Options of javac with which every version from 11 on makes the same class files."""

@@ -1,4 +1,4 @@
-"""A Beam pipeline as a jar that Flink's application mode starts."""
+"""Write a Beam pipeline as a jar for Flink's application mode."""
 
 import json
 import shutil
@@ -15,13 +15,13 @@ from google.protobuf import json_format
 from beam_zoo.errors import UserError
 
 NAME = "pipeline"
-# Where FlinkPipelineRunner looks: PortablePipelineJarUtils.java of Beam.
+# As in Beam's PortablePipelineJarUtils.java.
 FOLDER = "BEAM-PIPELINE"
 SENT = {
     *("--requirements_file", "--setup_file", "--extra_package", "--extra_packages"),
     *("--file_to_stage", "--files_to_stage"),
 }
-"""Options of Beam with which code would travel."""
+"""Options of Beam that send code to workers."""
 
 
 def write(
@@ -31,17 +31,17 @@ def write(
     runner: Path | None = None,
     classes: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a pipeline and its options: workers have all the code that it needs.
+    """Write a pipeline and its options, without code: that is installed on the workers.
 
     Args:
         path: the jar.
         build: adds the steps to a pipeline.
-        flags: Beam's options; their environment is where the steps run.
-        runner: a jar whose content is to be in this one, for a cluster that has no runner of Beam's.
-        classes: that take the place of the runner's own: path in the jar -> bytes.
+        flags: Beam's options, with the environment of the workers.
+        runner: a jar of Beam's runner to include, for a cluster that does not have it.
+        classes: replacements of classes of `runner`: path in the jar -> bytes.
 
     Raises:
-        UserError: an option that would send code to workers.
+        UserError: an option would send code to workers.
     """
     if sent := [flag for flag in flags if flag.partition("=")[0] in SENT]:
         raise UserError(f"{sent[0]}: workers run in an environment of their own: install it there")
@@ -52,14 +52,14 @@ def write(
     build(pipeline)
     proto = PortableRunner.get_proto_pipeline(pipeline, options)
     for environment in proto.components.environments.values():
-        del environment.dependencies[:]  # a list of this machine's packages, which nobody would read
-    # A name of a Python class that Java would look for among its own.
+        del environment.dependencies[:]  # a list of this machine's packages, which is not needed
+    # Java would look for a class with this name.
     options.view_as(StandardOptions).runner = None
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     with zipfile.ZipFile(path, "w" if runner is None else "a", zipfile.ZIP_DEFLATED) as jar:
         if runner is None:
             jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
-        with warnings.catch_warnings(action="ignore"):  # of two entries with one name Java reads the last
+        with warnings.catch_warnings(action="ignore"):  # duplicate names: Java reads the last entry
             for name, content in (classes or {}).items():
                 jar.writestr(name, content)
         jar.writestr(f"{FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": NAME}))

@@ -1,4 +1,4 @@
-"""The JobManager of one application: its configuration, its process, and what its REST interface tells."""
+"""The JobManager of one application: its configuration, its process and its REST interface."""
 
 import dataclasses
 import json
@@ -21,15 +21,15 @@ from runners.flink.keys import Key
 from runners.flink.nodes import Nodes, Start, end
 
 JOB_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
-SOON_STARTED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Options of Java: less is compiled, and one thread collects. The JVMs move references and frames, and do no work of their own."""
+FAST_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of Java for a faster start; the JVMs do little work besides moving data."""
 REST_SECONDS = 5.0
 LOOPBACK = "127.0.0.1"
 
 
 @dataclasses.dataclass(frozen=True)
 class Ports:
-    """Ports of the JobManager: for TaskManagers, and for its REST interface on loopback."""
+    """Ports of the JobManager: for TaskManagers, and of its REST interface on loopback."""
 
     rpc: int
     rest: int
@@ -40,11 +40,11 @@ class JobManager:
 
     Args:
         installation: folder of `python -m runners.flink install`.
-        private: folder of mode 700, on a filesystem that all nodes see.
+        private: folder of mode 700, on a shared file system.
         logs: folder of the logs.
         job_id: 32 hexadecimal digits.
-        address: of this host, as TaskManagers reach it.
-        ports: its own.
+        address: IP address of this host for TaskManagers.
+        ports: of the JobManager.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class JobManager:
 
         Args:
             key: of this job.
-            settings: of Flink, beside those that belong to the JobManager.
+            settings: Flink's other settings.
         """
         self._client = key.context()
         shutil.copytree(self._installation / "flink" / "conf", self.conf)
@@ -74,11 +74,9 @@ class JobManager:
         self._scratch.mkdir()
         file = self.conf / "config.yaml"
         shipped = yaml.safe_load(file.read_text())
-        # On Java 17 Flink needs the options of the shipped configuration.
-        chosen: dict[str, object] = {
-            "env.java.opts.all": f"{shipped['env']['java']['opts']['all']} {SOON_STARTED}"
-        }
-        chosen |= settings | key.settings()
+        # On Java 17 Flink needs the options of its default configuration.
+        java = f"{shipped['env']['java']['opts']['all']} {FAST_START}"
+        chosen: dict[str, object] = {"env.java.opts.all": java, **settings, **key.settings()}
         chosen |= {
             "jobmanager.rpc.address": self._address,
             "jobmanager.rpc.port": self._ports.rpc,
@@ -88,9 +86,9 @@ class JobManager:
             "rest.port": self._ports.rest,
             "web.submit.enable": False,
             "web.cancel.enable": False,
-            "jobmanager.archive.fs.dir": f"file://{self._archive}",  # not as a URL: Flink decodes nothing
+            "jobmanager.archive.fs.dir": f"file://{self._archive}",  # Flink does not decode %20
         }
-        # Everything that Flink logs comes on its output: no second copy in files that roll away.
+        # Flink logs to its output; a second copy in rolling files is not needed.
         logging = self.conf / "log4j-console.properties"
         lines = logging.read_text().splitlines()
         logging.write_text("\n".join(line for line in lines if "rolling" not in line.lower()))
@@ -100,7 +98,7 @@ class JobManager:
             yaml.safe_dump(chosen, out)
 
     def environment(self) -> dict[str, str]:
-        """Environment variables of Flink's scripts, and so of the Python workers."""
+        """Environment variables of Flink's scripts, which Python workers inherit."""
         return {
             **os.environ,
             PYTHON: sys.executable,
@@ -111,11 +109,11 @@ class JobManager:
         }
 
     def environment_config(self) -> str:
-        """How a TaskManager starts its Python worker, as Beam's `--environment_config`."""
+        """Value of Beam's `--environment_config`: how a TaskManager starts its Python worker."""
         return json.dumps({"command": str(self._installation / "boot")})
 
     def start(self, nodes: Nodes) -> None:
-        """Start the process, on this host."""
+        """Start the JobManager's process on this host."""
         script = self._installation / "flink" / "bin" / "standalone-job.sh"
         words = [str(script), "start-foreground", "--job-classname", JOB_CLASS, "--job-id", self._job_id]
         words += ["-D", f"io.tmp.dirs={self._scratch}", "-D", f"web.tmpdir={self._scratch}"]
@@ -124,21 +122,21 @@ class JobManager:
         self._process = nodes.start_here(words, self.environment(), log)
 
     def is_running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the JobManager's process is running."""
         return self._process is not None and self._process.poll() is None
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end; kill it then."""
+        """Wait for its end, and kill it if that takes longer."""
         if self._process is not None:
             end(self._process, seconds)
 
     def check_result(self) -> None:
-        """After its end: nothing, if the job has finished.
+        """After the JobManager's end, raise the job's error, if there is one.
 
         Raises:
-            UserError: a worker found something that the user can put right.
+            UserError: a worker reported an error that the user can correct.
             StorageFull: a worker found the output's disk full.
-            RunFailed: anything else.
+            RunFailed: any other error.
         """
         assert self._process is not None and self._start is not None
         file = self._archive / self._job_id
@@ -154,17 +152,17 @@ class JobManager:
         state = said[f"/jobs/{self._job_id}"]["state"]
         if state == "FINISHED":
             return
-        # Empty where somebody with the job's key cancelled it.
+        # Empty if the job was cancelled through the REST interface.
         text = said[f"/jobs/{self._job_id}/exceptions"].get("root-exception") or f"its state is {state}"
         raise Failures(self._logs).error(text)
 
     def taskmanagers(self) -> set[str] | None:
-        """Identities of the TaskManagers that are registered; None where there is no answer."""
+        """Ids of the registered TaskManagers; None if the JobManager does not answer."""
         found = self._get("/taskmanagers").get("taskmanagers")
         return None if found is None else {each["id"] for each in found}
 
     def failures(self) -> list[Failure]:
-        """What made the job start again, so far."""
+        """The failures that made the job restart, so far."""
         self._job_is_there = self._job_is_there or bool(self._get("/jobs").get("jobs"))
         if not self._job_is_there:
             return []
@@ -172,7 +170,7 @@ class JobManager:
         return [Failure(entry["timestamp"], entry["stacktrace"]) for entry in entries]
 
     def _get(self, path: str) -> dict[str, Any]:
-        """An answer of the REST interface; empty while it does not answer, at the start and at the end."""
+        """An answer of the REST interface; empty if there is none, as at the start and at the end."""
         url = f"https://{LOOPBACK}:{self._ports.rest}{path}"
         try:
             with urllib.request.urlopen(url, timeout=REST_SECONDS, context=self._client) as answer:

@@ -12,13 +12,13 @@ NEEDED = "Flink 1.19 needs Java 11 or 17: load a module, or set JAVA_HOME"
 
 
 def java() -> str | None:
-    """The program that Flink's scripts would start, or None."""
+    """The path of the Java program that Flink's scripts would start, or None."""
     home = os.environ.get("JAVA_HOME")
     return shutil.which(os.path.join(home, "bin", "java") if home else "java")
 
 
 def version() -> int | None:
-    """Its version, such as 17, or None where there is no Java."""
+    """The version of Java, such as 17, or None if there is none."""
     program = java()
     if program is None:
         return None
@@ -28,10 +28,10 @@ def version() -> int | None:
 
 
 def check() -> None:
-    """Refuse a machine without a Java that Flink runs on.
+    """Check that this machine has a Java that Flink supports.
 
     Raises:
-        UserError: there is none, or of another version.
+        UserError: there is none, or another version.
     """
     found = version()
     if found not in VERSIONS:

@@ -9,17 +9,17 @@ import ssl
 from pathlib import Path
 
 FOLDER = "private"
-"""Below a job's folder: its key, and the configuration that holds the key's password."""
+"""Name of the folder, below a job's folder, of the key and of the configuration with the key's password."""
 DAYS = 60
-"""How long a key is good: longer than any job, which removes it at its end."""
+"""How long a key is valid: longer than any job."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A private key with its own certificate, in files that their owner alone can read.
+    """A private key with a self-signed certificate, in files of mode 600.
 
     Attributes:
-        store: PKCS12 file, Java's keystore and truststore at once: both ends must hold this very key.
+        store: PKCS12 file, which is both Java's keystore and truststore: both ends must hold the same key.
         pem: the same for Python and curl.
         password: of the PKCS12 file.
     """
@@ -42,7 +42,7 @@ class Key:
 
         private = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "beam-zoo job")])
-        # For browsers and curl, which reach the REST interface on its own host, or through a tunnel.
+        # For browsers and curl, on the JobManager's host or through a tunnel.
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
@@ -68,7 +68,7 @@ class Key:
         return key
 
     def settings(self) -> dict[str, object]:
-        """Flink's settings: mutual TLS between its processes, and to its REST interface."""
+        """Flink's settings for mutual TLS between its processes, and of its REST interface."""
         settings: dict[str, object] = {
             "security.ssl.protocol": "TLSv1.3",
             "security.ssl.algorithms": "TLS_AES_256_GCM_SHA384,TLS_AES_128_GCM_SHA256",
@@ -84,9 +84,9 @@ class Key:
         return settings
 
     def context(self) -> ssl.SSLContext:
-        """For a client of the REST interface: shows this certificate, and accepts no other."""
+        """A TLS context for clients of the REST interface; it presents and accepts this certificate only."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False  # it is the key that counts, not the host
+        context.check_hostname = False  # the certificate is not that of a host
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(self.pem)
         context.load_cert_chain(self.pem)

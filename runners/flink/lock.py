@@ -1,4 +1,4 @@
-"""Makes `lock.json` anew, for another version of the Beam Flink runner. Needs Maven; users do not.
+"""Write `lock.json` for another version of the Beam Flink runner. This needs Maven; `install` does not.
 
 python -m runners.flink.lock 1.19.3 2.62.0 > runners/flink/lock.json
 """
@@ -17,21 +17,22 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>lock</groupId><artifactId>lock</artifactId><version>1</version>
   <dependencies><dependency>
-    <groupId>org.apache.beam</groupId><artifactId>beam-runners-flink-{line}</artifactId><version>{beam}</version>
+    <groupId>org.apache.beam</groupId><artifactId>beam-runners-flink-{line}</artifactId>
+    <version>{beam}</version>
   </dependency></dependencies>
 </project>"""
 IN_THE_DISTRIBUTION = "org/apache/flink/"
 
 
 def make(flink: str, beam: str) -> dict[str, object]:
-    """All that `install` downloads.
+    """The files that `install` downloads.
 
     Args:
         flink: version of Flink, such as `1.19.3`.
         beam: version of the Beam Flink runner, such as `2.62.0`.
 
     Returns:
-        Requirements of pip, and paths in a Maven repository, each with its SHA-256.
+        The content of `lock.json`: packages of PyPI, and paths in a Maven repository, each with its SHA-256.
     """
     line = flink.rpartition(".")[0]
     with tempfile.TemporaryDirectory() as folder:

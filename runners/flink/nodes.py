@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Protocol
 
 MISTAKE = 78
-"""Exit code of a TaskManager whose last line says what the user has to put right (EX_CONFIG of sysexits.h)."""
+"""Exit code of a TaskManager whose last line is an error that the user can correct (EX_CONFIG)."""
 
 
 class Nodes(Protocol):
-    """Where TaskManagers run.
+    """Starts and stops TaskManagers.
 
     Attributes:
-        address: of this host, as the other hosts reach it.
-        names: of the TaskManagers, one a slot.
+        address: IP address of this host for other hosts.
+        names: of the TaskManagers.
     """
 
     address: str
@@ -22,14 +22,17 @@ class Nodes(Protocol):
     def start(
         self, name: str, identity: str, environment: dict[str, str], flink: Path, log: Path
     ) -> "subprocess.Popen[bytes]":
-        """Start a TaskManager; the process ends when it does.
+        """Start a TaskManager.
 
         Args:
             name: one of `names`.
-            identity: what it registers as.
-            environment: of Flink's scripts.
+            identity: id under which it registers.
+            environment: variables of Flink's scripts.
             flink: Flink's folder.
-            log: where its output goes.
+            log: file to which its output is appended.
+
+        Returns:
+            A process that ends when the TaskManager does.
         """
 
     def start_here(
@@ -41,25 +44,25 @@ class Nodes(Protocol):
         """Whether the host of a TaskManager answers on the network."""
 
     def refusal(self, log: Path) -> str:
-        """What is said of the last start with this log where nothing has written to it; may be empty."""
+        """Why the last program with this log could not be started; may be empty."""
 
     def stop(self) -> None:
-        """Ask all that was started to end."""
+        """Ask all started programs to end."""
 
 
 class Start:
-    """A start of a program: whether it has said anything since.
+    """The start of a program; to be made before it starts.
 
     Args:
-        nodes: what starts it.
-        log: where its output goes, behind what is there.
+        nodes: starts it.
+        log: file to which its output is appended.
     """
 
     def __init__(self, nodes: Nodes, log: Path) -> None:
         self._nodes, self._log, self._before = nodes, log, _size(log)
 
     def refusal(self) -> str:
-        """Why the program never began, once it is known to have ended; empty if it began."""
+        """Why an ended program never ran; empty if it has written to its log."""
         return "" if _size(self._log) > self._before else self._nodes.refusal(self._log)
 
 
@@ -68,7 +71,7 @@ def _size(path: Path) -> int:
 
 
 def end(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """Wait for a process that was asked to end, and kill it then."""
+    """Wait for a process that was asked to end, and kill it if that takes longer."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""A pipeline on a Flink cluster that runs already: one jar, handed in over its REST interface.
+"""Run a pipeline on an existing Flink cluster: upload one jar through its REST interface.
 
-Beam itself would start a job server beside the command, or a service for files to be staged: both take requests from anybody
-who reaches them, in the user's name. Here nothing is opened, and nothing is staged: workers have an environment of their own.
+Beam itself would start a job server, or a service for staged files, that runs requests of anybody who can
+connect as the user. Here no port is opened and no code is sent: it is installed on the workers.
 """
 
 import contextlib
@@ -29,27 +29,27 @@ ENDED = ("FINISHED", "FAILED", "CANCELED")
 
 
 def check(flags: list[str]) -> None:
-    """Refuse what names no cluster, and workers that services on the network would have to serve.
+    """Check that a cluster is named, and that workers need no services on the network.
 
     Args:
         flags: Beam's options.
 
     Raises:
-        UserError: one of them.
+        UserError: an option is missing or not allowed.
     """
     options = PipelineOptions(flags)
     if options.view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES:
         raise UserError(
-            "--runner=FlinkRunner needs --flink_master=HOST:PORT, of a cluster that runs already; inside a job of Slurm "
-            "python -m runners.slurm submit starts one"
+            "--runner=FlinkRunner needs --flink_master=HOST:PORT, of a cluster that runs already; "
+            "inside a job of Slurm python -m runners.slurm submit starts one"
         )
     jar = options.view_as(FlinkRunnerOptions).flink_job_server_jar
     if jar and "://" not in jar and not Path(jar).is_file():
         raise UserError(f"there is no --flink_job_server_jar {jar}{near_path(jar)}")
     if options.view_as(PortableOptions).environment_type != "PROCESS":
         raise UserError(
-            "--runner=FlinkRunner needs --environment_type=PROCESS: workers in containers or pools are served over the "
-            "network, without a password (docs/clusters.md has the options)"
+            "--runner=FlinkRunner needs --environment_type=PROCESS: workers in containers or pools are "
+            "served over the network, without a password (docs/clusters.md has the options)"
         )
 
 
@@ -70,10 +70,10 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
         raise UserError(f"--flink_master={cluster.url} is no Flink cluster")
     with tempfile.TemporaryDirectory(prefix="beam-zoo-flink-") as folder:
         jar = Path(folder, "job.jar")
-        # The cluster's address is for this process: on the JobManager the job is at home.
+        # The jar runs on the JobManager, which needs no address.
         theirs = [flag for flag in flags if not flag.startswith("--flink_master")]
         runner = _runner_jar(cluster.url, options)
-        # Beam's workers are kept from strangers there too: TaskManagers take this class for the runner's own.
+        # `ServerFactory` is replaced, so that other users cannot connect to workers.
         job_jar.write(jar, build, theirs, runner, install.classes(runner, str(runner)))
         uploaded = cluster.upload(jar)
     try:
@@ -86,31 +86,25 @@ def run(build: Callable[[beam.Pipeline], object], flags: list[str]) -> None:
                 cluster.ask("PATCH", f"jobs/{job}?mode=cancel")
             raise
         if state != "FINISHED":
-            text = (
-                cluster.ask("GET", f"jobs/{job}/exceptions").get("root-exception") or f"its state is {state}"
-            )
-            error = RuntimeError(text)
-            raise known_error(error) or RunFailed(
-                f"the runner failed: {summary(text)}; try the same command again"
-            )
+            cause = cluster.ask("GET", f"jobs/{job}/exceptions").get("root-exception")
+            text = cause or f"its state is {state}"
+            failed = RunFailed(f"the runner failed: {summary(text)}; try the same command again")
+            raise known_error(RuntimeError(text)) or failed
     finally:
         with contextlib.suppress(RunFailed):
             cluster.ask("DELETE", f"jars/{uploaded}")
 
 
 def _runner_jar(url: str, options: PipelineOptions) -> Path:
-    """The jar of Beam's Flink runner: the one that was given, or that of Beam's version and the cluster's, downloaded."""
+    """The jar of Beam's Flink runner: that of the option, or one that Beam downloads for the cluster."""
     given = options.view_as(FlinkRunnerOptions).flink_job_server_jar
     try:
         return Path(FlinkUberJarJobServer(url, options).executable_jar())
     except requests.RequestException as error:
         raise RunFailed(f"the runner failed: {one_line(error)}") from None
     except Exception as error:
-        what = (
-            f"--flink_job_server_jar {given} cannot be had"
-            if given
-            else "Beam cannot download its Flink runner"
-        )
+        option = f"--flink_job_server_jar {given} cannot be had"
+        what = option if given else "Beam cannot download its Flink runner"
         raise UserError(
             f"{what} ({one_line(error)}): give --flink_job_server_jar PATH, a jar named "
             "beam-runners-flink-VERSION-job-server from a Maven repository, of the cluster's version of Flink"
@@ -128,13 +122,13 @@ class _Cluster:
         self.url = url.rstrip("/")
 
     def upload(self, jar: Path) -> str:
-        """Hand in a jar; returns the name that it has there."""
+        """Upload a jar; returns its id on the cluster."""
         with open(jar, "rb") as file:
             answer = self.ask("POST", "jars/upload", files={"jarfile": ("beam-zoo.jar", file)}, timeout=None)
         return answer["filename"].rpartition("/")[2]
 
     def state(self, job: str) -> str:
-        """Of a job; a cluster that does not answer for a moment, as while it chooses another JobManager, is asked again."""
+        """The state of a job; retried if the cluster does not answer, for example during a failover."""
         begin = time.monotonic()
         while True:
             try:
@@ -142,18 +136,18 @@ class _Cluster:
             except RunFailed:
                 if time.monotonic() - begin > SILENCE_SECONDS:
                     raise RunFailed(
-                        f"{self.url} has not answered for {SILENCE_SECONDS:.0f} s: its job {job} may go on; end it there, "
-                        "then try the same command again"
+                        f"{self.url} has not answered for {SILENCE_SECONDS:.0f} s: its job {job} may go on; "
+                        "end it there, then try the same command again"
                     ) from None
                 time.sleep(POLL_SECONDS)
 
     def ask(
         self, method: str, path: str, timeout: float | None = REQUEST_SECONDS, **more: Any
     ) -> dict[str, Any]:
-        """An answer, as JSON.
+        """The answer of a request, as JSON.
 
         Raises:
-            RunFailed: there is none, or it is no.
+            RunFailed: the cluster does not answer, or answers with an error.
         """
         try:
             answer = requests.request(method, f"{self.url}/v1/{path}", timeout=timeout, **more)

@@ -1,7 +1,7 @@
-"""Beam's Python workers on one node: a process that has imported what they need, and forks one whenever Flink asks.
+"""A process on each node that imports the modules of Beam's Python workers, and forks a worker on request.
 
-Each step of the graph after a shuffle gets workers of its own, which would spend seconds on imports. `boot`, which Flink
-starts, asks for one through a Unix socket beside those of the TaskManager, and ends with it.
+Each step of the graph after a shuffle gets new workers, which would spend seconds on imports. `boot`, which
+Flink starts, requests one through a Unix socket, and ends when the worker ends.
 """
 
 import contextlib
@@ -32,22 +32,22 @@ NEEDED = (
 )
 """Modules that workers would import."""
 PR_SET_PDEATHSIG = 1
-BYTES = 4096
-"""Of a request at most."""
+REQUEST_BYTES = 4096
+"""Largest size of a request."""
 
 
 def main() -> None:
-    """Serve until standard input, which the TaskManager's own step holds open, is closed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the TaskManager, which ends first
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for workers
+    """Serve until standard input is closed, by `runners.slurm.taskmanager`."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the TaskManager must end first
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that workers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(boot.workers_socket())
-        listener.listen()  # who asks while modules are imported waits
-        # A process that has used a GPU cannot be forked: torch is to look for one in another way.
+        listener.listen()  # requests wait while modules are imported
+        # torch must look for GPUs without CUDA: a process that has initialised CUDA cannot be forked.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         for module in NEEDED:
             importlib.import_module(module)
-        gc.freeze()  # the collector of a worker would copy all that it shares with the others
+        gc.freeze()  # otherwise the collector writes to, and so copies, memory that workers share
         while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
             connection, _ = listener.accept()
             with connection:
@@ -57,14 +57,14 @@ def main() -> None:
 
 
 def _become_worker(connection: socket.socket) -> NoReturn:
-    """Run a worker to its end, and tell `boot` its exit code."""
+    """Run a worker until it ends, and send `boot` its exit code."""
     code = 1
     try:
-        # Also where it holds the interpreter's lock, so that none of its threads could see the end.
+        # Besides the thread below, which cannot run while another one holds the interpreter's lock.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        options = json.loads(connection.recv(BYTES))
+        options = json.loads(connection.recv(REQUEST_BYTES))
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         boot.begin(options)
         boot.work(options)
@@ -74,7 +74,7 @@ def _become_worker(connection: socket.socket) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError):  # where the log is on a full disk, or boot has ended before
+        with contextlib.suppress(OSError):  # the log's disk is full, or boot has ended
             connection.send(bytes([code & 0xFF]))
             sys.stdout.flush()
             sys.stderr.flush()
@@ -82,7 +82,7 @@ def _become_worker(connection: socket.socket) -> NoReturn:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End this worker when `boot` ends, which says nothing more, or the TaskManager's step."""
+    """Kill this worker when `boot`, or the step of the TaskManager, ends."""
     select.select([sys.stdin, connection], [], [])
     os.kill(os.getpid(), signal.SIGKILL)
 

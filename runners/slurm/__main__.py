@@ -1,6 +1,7 @@
 """Predictions as jobs of Slurm.
 
-python -m runners.slurm submit --nodes 4 --gpus_per_node 1 --time 12:00:00 --flink DIR -- --catalogue ... --output OUT
+python -m runners.slurm submit --nodes 4 --gpus_per_node 1 --time 12:00:00 --flink DIR -- \\
+    --catalogue ... --output OUT
 python -m runners.slurm status JOB
 python -m runners.slurm logs JOB
 python -m runners.slurm cancel JOB

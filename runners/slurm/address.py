@@ -1,18 +1,18 @@
-"""How this host is reached from another."""
+"""The IP address of this host."""
 
 import os
 import socket
 
 from beam_zoo.errors import UserError
 
-PORT = 9  # of no service that matters: it only says which way a packet would go
+PORT = 9  # any number: nothing is sent
 
 
 def address_towards(host: str) -> str:
-    """IP address of this host that a connection to another would come from.
+    """The source address of connections from this host to another.
 
     Raises:
-        UserError: the host's name is unknown here.
+        UserError: the other host cannot be resolved or reached.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

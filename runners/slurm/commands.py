@@ -1,4 +1,4 @@
-"""Run Slurm's commands, without options from environment variables."""
+"""Run Slurm's commands, without the environment variables that act as options."""
 
 import os
 import re
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from beam_zoo.errors import UserError, one_line
 
 _OF_SLURM = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SCANCEL|SCONTROL|SQUEUE|SACCT|SINFO)_")
-_FINDS_IT = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
-"""Variables of Slurm's commands that say which cluster, and who asks; all others stand for options."""
+_IDENTITY = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
+"""Variables of Slurm's commands that name the cluster and the user; all others act as options."""
 
 
 def output_of(*words: str) -> str:
@@ -28,13 +28,13 @@ def output_of(*words: str) -> str:
 
 
 def run_slurm(*words: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Slurm; environment variables of the user, or of an enclosing job, add no options.
+    """Run a command of Slurm.
 
     Raises:
-        UserError: it is not there.
-        TimeoutExpired: it has not answered.
+        UserError: the command does not exist.
+        TimeoutExpired: it did not end in time.
     """
-    # A long list of an array's tasks is not cut off.
+    # 0: no limit to the length of an array's list of tasks.
     environment = {**without_options(os.environ), "SLURM_BITSTR_LEN": "0"}
     try:
         return subprocess.run(
@@ -47,17 +47,16 @@ def run_slurm(*words: str, timeout: float | None = None) -> "subprocess.Complete
 
 
 def without_options(environment: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables without those that Slurm's commands take for options."""
-    return {
-        name: value for name, value in environment.items() if name in _FINDS_IT or not _OF_SLURM.match(name)
-    }
+    """Environment variables without those that act as options of Slurm's commands."""
+    kept = [name for name in environment if name in _IDENTITY or not _OF_SLURM.match(name)]
+    return {name: environment[name] for name in kept}
 
 
 def describe(job: str) -> str:
-    """Slurm's description of a job, a line a task; empty when it has forgotten it.
+    """Slurm's description of a job, one line per task; empty if Slurm has forgotten the job.
 
     Raises:
-        UserError: Slurm does not answer, or is not there.
+        UserError: Slurm does not answer, or is not installed.
     """
     done = run_slurm("scontrol", "--oneliner", "show", "job", job)
     if done.returncode and "Invalid job id" not in done.stderr:
@@ -66,7 +65,7 @@ def describe(job: str) -> str:
 
 
 def accounting(job: str, fields: str) -> str:
-    """What Slurm's accounting, where a cluster has one, remembers of a job."""
+    """Fields of a job in Slurm's accounting; empty if the cluster has none."""
     words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", f"--format={fields}"]
     if shutil.which("sacct") is None:
         return ""

@@ -4,10 +4,10 @@ import os
 
 
 def share(workers: int) -> int:
-    """The number of cores of each worker, of those that the job has on this node.
+    """The number of cores of each worker, of the job's cores on this node.
 
     Args:
-        workers: on the node.
+        workers: number of workers on the node.
     """
     allowed = len(os.sched_getaffinity(0))
     cores = min(allowed, int(os.environ.get("SLURM_CPUS_ON_NODE", os.cpu_count() or 1)))
@@ -15,7 +15,7 @@ def share(workers: int) -> int:
 
 
 def note(workers: int) -> str | None:
-    """A note for the user that OMP_NUM_THREADS limits the workers; None if it is not set."""
+    """A note that OMP_NUM_THREADS limits the workers; None if it is not set."""
     said = os.environ.get("OMP_NUM_THREADS")
     if not said:
         return None

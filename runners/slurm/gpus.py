@@ -1,4 +1,4 @@
-"""The options of sbatch by which clusters take a request for GPUs. The form does not change what runs on the GPUs."""
+"""Read and write the options of sbatch that ask for GPUs; clusters accept different ones."""
 
 import dataclasses
 import re
@@ -13,13 +13,13 @@ _ONLY_WITH_GPUS = ("cpus-per-gpu", "gpu-bind", "gpu-freq", "gres-flags", "mem-pe
 
 @dataclasses.dataclass(frozen=True)
 class Gpus:
-    """GPUs of a node, and what else of a cluster's generic resources.
+    """GPUs of a node, and other generic resources (gres).
 
     Attributes:
-        count: of a node; 0 for none.
+        count: GPUs of a node.
         kind: such as `a100`; None for any.
-        form: the option of sbatch that asks for them.
-        others: of `--gres`, as it was given.
+        form: the option of sbatch to ask for them.
+        others: other items of `--gres`.
     """
 
     count: int = 0
@@ -35,7 +35,8 @@ class Gpus:
         """Options of sbatch.
 
         Args:
-            one_task: the option by which each node, or an array's task, has one task: the form `gpus-per-task` needs it.
+            one_task: the option that limits a node, or an array's task, to one task; `gpus-per-task` needs
+                it.
         """
         asked = ":".join(filter(None, (self.kind, str(self.count)))) if self.count else None
         found: dict[str, object] = {}
@@ -48,14 +49,14 @@ class Gpus:
 
 
 def take(per_node: str | None, directives: dict[str, str | None]) -> Gpus:
-    """The GPUs that were asked for. Removes their options from the directives.
+    """The requested GPUs. Removes their options from the directives.
 
     Args:
         per_node: value of `--gpus_per_node`.
         directives: options of sbatch.
 
     Raises:
-        UserError: what was given cannot be read, or one option says otherwise than another.
+        UserError: an option cannot be parsed, or two options contradict each other.
     """
     if GRES in directives and not directives[GRES]:
         raise UserError(f"--{GRES} needs what is asked for, such as gpu:2")
@@ -75,7 +76,7 @@ def take(per_node: str | None, directives: dict[str, str | None]) -> Gpus:
 
 
 def _gres(text: str) -> tuple[list[Gpus], tuple[str, ...]]:
-    """Of `gpu:a100:2,nvme:100`: the GPUs, where there are any, and the rest as it stands."""
+    """The GPUs, if any, and the other items of a value such as `gpu:a100:2,nvme:100`."""
     found: list[Gpus] = []
     others = []
     for item in filter(None, text.split(",")):
@@ -92,7 +93,7 @@ def _gres(text: str) -> tuple[list[Gpus], tuple[str, ...]]:
 
 
 def _parse(form: str, text: str) -> Gpus:
-    """`2` or `a100:2`; of `--gres` also `a100`, which is one of them."""
+    """Parse `2` or `a100:2`; for `--gres` also `a100`, which means one."""
     kind, _, count = text.rpartition(":")
     if form == GRES and not re.fullmatch(r"\d+", count):
         kind, count = text, "1"
@@ -102,5 +103,5 @@ def _parse(form: str, text: str) -> Gpus:
 
 
 def without_gpus(directives: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Options of sbatch without those that a job without GPUs cannot have."""
+    """Options of sbatch without those that sbatch refuses for jobs without GPUs."""
     return {name: value for name, value in directives.items() if name not in _ONLY_WITH_GPUS}

@@ -1,4 +1,4 @@
-"""The program inside the allocation: it starts Flink for this job alone and runs the pipeline.
+"""The program of a Slurm job: it starts a Flink cluster for this job and runs the pipeline.
 
     python -m runners.slurm.job --flink DIR -- predict --catalogue ...
 
@@ -29,11 +29,11 @@ from runners.slurm.nodes import Allocation, SlurmNodes
 from runners.slurm.script import seconds_of
 
 COMMANDS = {"predict": predict.DESCRIPTION, "represent": represent.DESCRIPTION}
-FIRST_PORT, PORT_PAIRS = 20_000, 6_000  # below the ports that systems hand out by themselves
+FIRST_PORT, PORT_PAIRS = 20_000, 6_000  # below the range of ephemeral ports
 STRIDE, ATTEMPTS = 1_009, 20
 SECONDS_BEFORE_END = 90
 PAST_THE_END = "INVALID"
-"""What squeue says of the time left where there is none: ending in order may take longer than what was left."""
+"""The time left, in squeue, of a job that is past its time limit."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,16 +64,16 @@ def _run(settings: dict[str, Any], theirs: list[str]) -> int:
         Settings(flink, folder, ports(allocation.job, nodes.address), **settings), nodes
     )
     with _scratch(), application:
-        # Seconds of imports, while TaskManagers start.
+        # Imports that take seconds, while TaskManagers start.
         from pipelines import execution, prepare  # noqa: F401
 
-        gc.freeze()  # at the end of the process the collector would take seconds to look at them
+        gc.freeze()  # otherwise the collector takes seconds at the end of the process
         predict.execute(theirs[0], options, application.run)
     return 0
 
 
 def make_parser() -> Parser:
-    """The options of this command; `submit` has them too."""
+    """The parser of this command."""
     parser = Parser(prog="python -m runners.slurm.job", description=__doc__, epilog=None)
     parser.add_argument("--flink", required=True)
     parser.add_argument("--gpus_per_node", type=int, default=0)
@@ -82,7 +82,7 @@ def make_parser() -> Parser:
 
 
 def add_flink_options(parser: Parser) -> None:
-    """How Flink is run."""
+    """Add the options of Flink, which `submit` has too."""
     parser.add_argument(
         "--jobmanager_memory",
         type=_memory,
@@ -120,7 +120,7 @@ def _positive(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A whole number, not negative, of the command line."""
+    """Parse a whole number that is not negative."""
     if not re.fullmatch(r"\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
@@ -145,14 +145,14 @@ def parse_command(words: list[str], flags: list[str]) -> Options:
 
 
 def ports(job: str, address: str) -> Ports:
-    """Two free ports that come from the job's id, so that jobs which share a node rarely meet.
+    """Two free ports, derived from the job's id, so that jobs on one node rarely try the same.
 
     Args:
         job: its id.
-        address: of this host, as the other nodes reach it.
+        address: IP address of this host for other nodes.
 
     Raises:
-        UserError: none of those that were tried is free.
+        UserError: no free ports were found.
     """
     number = int(re.sub(r"\D", "", job))
     for attempt in range(ATTEMPTS):
@@ -176,11 +176,10 @@ def _is_free(address: str, port: int) -> bool:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[None]:
-    """A folder for this process's temporary files: Beam leaves some of its own."""
+    """A context with a folder for temporary files, which is removed at its end: Beam leaves some."""
     before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(
-        prefix="beam-zoo-driver-", ignore_cleanup_errors=True
-    ) as tempfile.tempdir:
+    folder = tempfile.TemporaryDirectory(prefix="beam-zoo-driver-", ignore_cleanup_errors=True)
+    with folder as tempfile.tempdir:
         yield
     tempfile.tempdir = before
 
@@ -191,11 +190,8 @@ def _why_it_was_stopped(job: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         left = _seconds_left(job)
-        what = (
-            "the time limit is near"
-            if left is not None and left < SECONDS_BEFORE_END
-            else "the job was cancelled"
-        )
+        near = left is not None and left < SECONDS_BEFORE_END
+        what = "the time limit is near" if near else "the job was cancelled"
         print(f"{what}: submit the same command again to go on", file=sys.stderr)
         raise
 

@@ -26,7 +26,7 @@ def find(job: str, output: str | None) -> Record:
         output: folder of the output, or None to ask Slurm where the job's script is.
 
     Raises:
-        UserError: Slurm has forgotten the job, or it is not one of ours.
+        UserError: Slurm has forgotten the job, or it was not submitted by this program.
     """
     if not re.fullmatch(r"\d+", job):
         raise UserError(f"a job's id is a number, not {job!r}")
@@ -42,7 +42,7 @@ def find(job: str, output: str | None) -> Record:
 
 
 def status(record: Record) -> list[str]:
-    """Lines that say what the job does, and how far the output is."""
+    """Lines with the job's state and the progress of the output."""
     lines = [f"job {record.job} ({record.engine}): {_states(record) or _state(record.job, record.log)}"]
     if record.finish and record.finish_log:
         lines.append(f"job {record.finish} (tables): {_state(record.finish, record.finish_log)}")
@@ -62,7 +62,7 @@ def status(record: Record) -> list[str]:
 
 
 def _rate(record: Record, made: Plan, done: parts.Stored) -> float:
-    """Galaxies per second of what this job has stored, from its start to its last part."""
+    """Galaxies per second that this job has stored, from its start to its last part."""
     folder = os.path.join(record.output, parts.folders(made)[0])
     begin = _start(record.job) or record.submitted
     times = {}
@@ -76,23 +76,21 @@ def _rate(record: Record, made: Plan, done: parts.Stored) -> float:
 
 
 def _start(job: str) -> float | None:
-    """When the job (the first task of an array) started, in seconds since 1970."""
+    """When the job, or the first task of an array, started, in seconds since 1970."""
     found = re.findall(r"\bStartTime=(\d\S+)", describe(job))
     moments = [time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) for text in found]
     return min((moment for moment in moments if moment <= time.time()), default=None)
 
 
 def _state(job: str, log: str) -> str:
-    """Slurm's word for a job that is no array, and what it says of the reason and the time."""
+    """The state of a job that is not an array, with its reason, exit code or times."""
     described = describe(job)
     found = dict(re.findall(r"\b(JobState|Reason|RunTime|TimeLimit|NodeList|ExitCode)=(\S+)", described))
     if not found:
         known = accounting(job, "State,ExitCode,Elapsed").split("\n")[0].split("|")
-        return (
-            f"{known[0]}, exit code {known[1]}, {known[2]}"
-            if len(known) == 3
-            else "ended; Slurm has forgotten it"
-        )
+        if len(known) != 3:
+            return "ended; Slurm has forgotten it"
+        return f"{known[0]}, exit code {known[1]}, {known[2]}"
     state = states.named(found["JobState"], log)
     if state == "PENDING":
         return f"PENDING ({found['Reason']})"
@@ -102,30 +100,26 @@ def _state(job: str, log: str) -> str:
 
 
 def _states(record: Record) -> str:
-    """Of an array: how many tasks are in each state."""
+    """The number of an array's tasks in each state; empty for other jobs."""
     found = states.tasks(record)
     return ", ".join(f"{len(numbers)} {state}" for state, numbers in found.items())
 
 
 def _time(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min"
-        if minutes >= 60
-        else f"{minutes} min"
-        if minutes
-        else f"{seconds:.0f} s"
-    )
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
 def not_ended(output: str) -> list[str]:
-    """Ids of an output's jobs that wait or run."""
+    """Ids of an output's jobs that are pending or running."""
     ids = [job for record in records.records(output) for job in record.ids]
     return [job for job in ids if _is_waiting_or_running(job)]
 
 
 def remove_old_keys(output: str, running: list[str]) -> None:
-    """Remove the private folders of jobs that were killed before they could.
+    """Remove the private folders of jobs that were killed.
 
     Args:
         output: folder of the output.
@@ -137,7 +131,7 @@ def remove_old_keys(output: str, running: list[str]) -> None:
 
 
 def logs(record: Record) -> list[Path]:
-    """The logs that are there: of the job, of its tasks, and of what builds the tables."""
+    """The existing logs of a job, of its tasks, and of the job that builds the tables."""
     found = sorted(glob.glob(glob.escape(record.log).replace("%a", "*")))
     if record.finish_log and os.path.exists(record.finish_log):
         found.append(record.finish_log)
@@ -150,10 +144,10 @@ def other_logs(record: Record) -> list[Path]:
 
 
 def cancel(record: Record) -> list[str]:
-    """End the job, and the one that waits for it.
+    """Cancel the job, and the one that builds an array's tables.
 
     Returns:
-        Those that had not ended before.
+        Ids of those that had not ended before.
     """
     waiting = [job for job in record.ids if _is_waiting_or_running(job)]
     if waiting:
@@ -162,7 +156,7 @@ def cancel(record: Record) -> list[str]:
 
 
 def is_held(job: str) -> bool:
-    """Whether it waits for somebody to release it."""
+    """Whether the job is held."""
     return "Reason=JobHeld" in describe(job)
 
 

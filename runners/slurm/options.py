@@ -33,20 +33,20 @@ _OURS = {
         ("parsable", "quiet", "test-only", "verbose", "wait", "wrap", "version", "usage"), "nothing"
     ),
 }
-"""Options of sbatch that the scripts set, and what to use instead."""
+"""Options of sbatch that the scripts set -> what to use instead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """What is to be submitted.
+    """The parsed command line of `submit`.
 
     Attributes:
         engine: `flink` or `array`.
-        nodes: how many.
+        nodes: number of nodes.
         gpus: of each node.
-        tasks: of an array.
+        tasks: number of tasks of an array.
         shared_nodes: whether other jobs may use the same nodes.
-        print_only: whether only to print the scripts.
+        print_only: whether to print the scripts and submit nothing.
         flink: options of `runners.slurm.job`.
         directives: options of sbatch.
         command: `predict` or `represent`.
@@ -72,8 +72,8 @@ def make_parser(parser: Parser) -> Parser:
     add(
         "--gpus_per_node",
         metavar="N|TYPE:N",
-        help="GPUs of each; the job then runs with --device=cuda, a worker a GPU. Where a cluster wants it so: "
-        "--gres gpu:N, --gres gpu:TYPE:N or --gpus-per-task N",
+        help="GPUs of each; the job then runs with --device=cuda, a worker a GPU. Where a cluster wants it "
+        "so: --gres gpu:N, --gres gpu:TYPE:N or --gpus-per-task N",
     )
     add("--time", required=True, type=_time_limit, metavar="HH:MM:SS", help="time limit, as sbatch takes it")
     add(
@@ -86,8 +86,8 @@ def make_parser(parser: Parser) -> Parser:
     add(
         "--shared_nodes",
         action="store_true",
-        help="let jobs of others use the same nodes: they see that this one is there and share its cores, memory and TMPDIR, "
-        "and get into nothing (docs/clusters.md: What listens)",
+        help="let jobs of others use the same nodes: they see that this one is there and share its cores, "
+        "memory and TMPDIR, and get into nothing (docs/clusters.md: What listens)",
     )
     add(
         "--command",
@@ -106,10 +106,10 @@ def make_parser(parser: Parser) -> Parser:
 
 
 def read(parser: Parser, words: Sequence[str]) -> Submission:
-    """Read and check the command line of `submit`.
+    """Parse and check the command line of `submit`.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first error that is found.
     """
     index = list(words).index("--") if "--" in words else len(words)
     own, theirs = words[:index], words[index + 1 :]
@@ -152,7 +152,7 @@ def read(parser: Parser, words: Sequence[str]) -> Submission:
 
 
 def _with_underscores(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """The words, with underscores for dashes in the names of `submit`'s own options: sbatch has dashes in its own."""
+    """The words, with underscores for dashes in `submit`'s own options; those of sbatch have dashes."""
     own = {name for action in parser._actions for name in action.option_strings}
     found = []
     for word in words:
@@ -163,7 +163,7 @@ def _with_underscores(parser: argparse.ArgumentParser, words: Sequence[str]) -> 
 
 
 def _directives(flags: list[str], parser: argparse.ArgumentParser, print_only: bool) -> dict[str, str | None]:
-    """Options of sbatch, without their dashes; underscores may stand for dashes within."""
+    """Options of sbatch, without the leading dashes; users may write underscores for the others."""
     found: dict[str, str | None] = {}
     for flag in flags:
         word, equals, value = flag[2:].partition("=")
@@ -179,7 +179,7 @@ def _directives(flags: list[str], parser: argparse.ArgumentParser, print_only: b
 
 
 def _ask_sbatch(directives: dict[str, str | None], parser: argparse.ArgumentParser) -> None:
-    """Refuse what this cluster's sbatch does not know; its help names only some of its options."""
+    """Refuse options that this cluster's sbatch does not know; its help does not list all that it knows."""
     lines = [f"#SBATCH {sbatch_option(name, value)}" for name, value in directives.items()]
     said = _test_only("\n".join(["#!/bin/sh", *lines, ""]))
     if unknown := re.search(r"unrecognized option '--([\w-]+)", said):
@@ -198,7 +198,7 @@ def _test_only(text: str) -> str:
 
 
 def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Options:
-    """The options of predict, as the job gets them."""
+    """The options of predict or represent for the job."""
     options = parse_checked(command, COMMANDS[command], words)
     secrets.refuse(options.beam, "the job's script")
     runner = runner_name(options.beam)
@@ -218,18 +218,15 @@ def _options(command: str, words: Sequence[str], engine: str, gpus: int) -> Opti
         )
     device, wanted = options.work.device, "cuda" if gpus else "cpu"
     if device not in ("auto", wanted):
-        need = (
-            "--gpus_per_node N asks for GPUs" if wanted == "cpu" else "leave out --gpus_per_node, or --device"
-        )
-        raise UserError(f"--device={device} does not go with {gpus} GPUs a node: {need}")
+        how = "leave out --gpus_per_node, or --device" if gpus else "--gpus_per_node N asks for GPUs"
+        raise UserError(f"--device={device} does not go with {gpus} GPUs a node: {how}")
     flags = [flag for flag in options.beam if not flag.startswith("--runner")]
     return dataclasses.replace(options.replaced(device=wanted), beam=flags)
 
 
 def _names_a_cluster(flag: str) -> bool:
-    return flag.startswith(
-        ("--flink_", "--environment_", "--job_endpoint", "--parallelism", "--sdk_worker", "--direct_")
-    )
+    names = ("--flink_", "--environment_", "--job_endpoint", "--parallelism", "--sdk_worker", "--direct_")
+    return flag.startswith(names)
 
 
 def _count(text: str) -> int:
@@ -240,10 +237,9 @@ def _count(text: str) -> int:
 
 
 def _time_limit(text: str) -> str:
-    """A time limit as sbatch takes it. One that is shorter than Slurm's warning before the end is refused."""
-    seconds = seconds_of(text)  # of what is no time sbatch says so
+    """Check that a time limit is not too short for Slurm's signal before it."""
+    seconds = seconds_of(text)  # None for a text that sbatch will refuse
     if seconds is not None and 0 < seconds <= 2 * WARNING_SECONDS:
-        raise argparse.ArgumentTypeError(
-            f"{text} is too short: Slurm's warning comes {WARNING_SECONDS} s before the limit, give 3 minutes or more"
-        )
+        early = f"Slurm's warning comes {WARNING_SECONDS} s before the limit"
+        raise argparse.ArgumentTypeError(f"{text} is too short: {early}, give 3 minutes or more")
     return text

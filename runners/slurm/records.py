@@ -1,4 +1,4 @@
-"""The files of a job, below the output: its script, its record and its logs."""
+"""The files of a job in the folder of its output: its script, its record and its logs."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def own_folder(output: str, job: str) -> Path:
     """The folder of a job's logs and key, made if absent, with mode 700.
 
     Raises:
-        UserError: somebody else made it, or opened it.
+        UserError: it has another owner or mode.
     """
     path = folder(output) / job
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,8 +45,9 @@ class Record:
         output: folder of the output.
         log: of the job; of an array `%a` stands for the task's number.
         script: the batch script.
-        finish: id of the job that builds the tables of an array, and its log.
         submitted: when, in seconds since 1970.
+        finish: id of the job that builds the tables of an array, or None.
+        finish_log: its log.
     """
 
     job: str
@@ -60,29 +61,29 @@ class Record:
 
     @property
     def ids(self) -> list[str]:
-        """Of the job, and of the one that builds the tables."""
+        """Ids of the job, and of the one that builds the tables."""
         return [self.job] if self.finish is None else [self.job, self.finish]
 
     @property
     def path(self) -> Path:
-        """Its file, beside the script."""
+        """The record's file, beside the script."""
         return folder(self.output) / f"{self.job}.json"
 
     def write(self) -> None:
-        """Keep it."""
+        """Write the record's file."""
         write_json(str(self.path), dataclasses.asdict(self))
 
 
 def records(output: str) -> list[Record]:
-    """All jobs of an output."""
+    """Records of all jobs of an output."""
     return [_read(path) for path in sorted(folder(output).glob("*.json"))]
 
 
 def record(output: str, job: str) -> Record:
-    """One of an output's jobs: by its id, or by that of the job which builds an array's tables.
+    """The record of an output's job, by its id or by that of the job that builds an array's tables.
 
     Raises:
-        UserError: it is not one.
+        UserError: there is no such record.
     """
     for found in records(output):
         if job in found.ids:

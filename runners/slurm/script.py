@@ -1,4 +1,4 @@
-"""Batch scripts as text: pure functions of what they are made from."""
+"""The text of batch scripts."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from runners.slurm.gpus import Gpus, without_gpus
 
 WARNING_SECONDS = 60
-"""How long before the time limit Slurm says so: time enough to end in order."""
+"""How long before the time limit Slurm sends SIGTERM, so that the job ends in order."""
 
 OMP_NOTE = (
     '[ -z "$OMP_NUM_THREADS" ] || echo "OMP_NUM_THREADS=$OMP_NUM_THREADS of the shell that submitted: '
@@ -18,17 +18,17 @@ OMP_NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What the scripts of one submission have in common.
+    """Settings that the scripts of one submission share.
 
     Attributes:
         command: `predict` or `represent`.
         output: folder of the output.
         logs: folder of scripts and logs.
         python: the interpreter of the shared environment.
-        working_folder: where the job starts.
-        environment: variables that it needs, such as JAVA_HOME.
-        directives: options of sbatch, without the dashes, that the user gave; None stands for a bare one.
-        options: of the command, one a word.
+        working_folder: of the job.
+        environment: variables to set, such as JAVA_HOME.
+        directives: the user's options of sbatch, without the dashes; None for one without a value.
+        options: of the command, as `--name=value`.
     """
 
     command: str
@@ -45,9 +45,9 @@ def flink(batch: Batch, *, nodes: int, gpus: Gpus, shared_nodes: bool, settings:
     """The script of a job that runs Flink on its nodes.
 
     Args:
-        batch: see there.
-        nodes: how many.
-        gpus: GPUs, and so TaskManagers, of a node; without any it has a TaskManager too.
+        batch: the shared settings.
+        nodes: number of nodes.
+        gpus: of a node.
         shared_nodes: whether other jobs may use the same nodes.
         settings: options of `runners.slurm.job`.
     """
@@ -66,9 +66,9 @@ def array(batch: Batch, *, ranges: Sequence[str], whole_nodes: bool, gpus: Gpus)
     """The script of an array: each task predicts the snippets of one range.
 
     Args:
-        batch: see there.
-        ranges: `A:B`, one a task.
-        whole_nodes: whether no other job may use a task's node.
+        batch: the shared settings.
+        ranges: `A:B` of each task.
+        whole_nodes: whether each task gets a node for itself.
         gpus: of a task, one or none.
     """
     directives: dict[str, object] = {"array": f"0-{len(ranges) - 1}", "nodes": 1}
@@ -88,9 +88,9 @@ def finish(batch: Batch, *, gpus: Gpus, max_failure_fraction: float) -> str:
     """The script of the job that builds the tables when an array has ended.
 
     Args:
-        batch: see there; nothing that needs a GPU is asked for.
-        gpus: what the array's tasks have.
-        max_failure_fraction: of the rows.
+        batch: the shared settings, of which those of GPUs are left out.
+        gpus: of the array's tasks.
+        max_failure_fraction: option of `pipelines.finish`.
     """
     batch = dataclasses.replace(batch, directives=without_gpus(batch.directives))
     directives: dict[str, object] = {"job-name": "beam-zoo-tables", "nodes": 1}
@@ -108,7 +108,7 @@ def _script(
     module: str,
     words: Sequence[str],
 ) -> str:
-    """The whole script: directives, then one command that replaces the shell (exec), so that it gets Slurm's signals."""
+    """The script: directives, and a command that replaces the shell (exec) and so gets Slurm's signals."""
     common = {"job-name": f"beam-zoo-{batch.command}", "chdir": batch.working_folder, "open-mode": "append"}
     requeue = {} if "no-requeue" in batch.directives else {"requeue": None}
     chosen = {**common, **requeue, **directives, **batch.directives}
@@ -125,12 +125,12 @@ def _script(
 
 
 def sbatch_option(name: str, value: str | None) -> str:
-    """An option as it stands after #SBATCH."""
+    """An option as it is written after #SBATCH."""
     return f"--{name}" if value is None else _quoted(f"--{name}={value}")
 
 
 def seconds_of(text: str) -> int | None:
-    """A time as Slurm reads and writes it, in seconds: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; None for a word."""
+    """Parse a time of Slurm, M, M:S, H:M:S, D-H, D-H:M or D-H:M:S, to seconds; None for another text."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if found is None:
         return None
@@ -141,11 +141,11 @@ def seconds_of(text: str) -> int | None:
 
 
 def _quoted(option: str) -> str:
-    """`--name=value` with its value quoted where bash, and sbatch, need it."""
+    """`--name=value` with the value quoted for bash and sbatch, if needed."""
     name, equals, value = option.partition("=")
     return f"{name}={shlex.quote(value)}" if equals and value else shlex.quote(option)
 
 
 def plain(path: str) -> str:
-    """A path in which sbatch and srun find no pattern."""
+    """A path with % escaped for sbatch and srun, which replace patterns such as %j."""
     return path.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""How jobs and the tasks of an array ended, from Slurm's states and from logs."""
+"""The states of jobs and of an array's tasks, from Slurm and from logs."""
 
 import collections
 import glob
@@ -17,22 +17,22 @@ _UNSPECIFIC = {"CANCELLED", "FAILED"}
 _KILLED = re.compile(
     r"^slurmstepd\S*: error: .*(oom[-_ ]kill|exceeded .*memory limit)", re.IGNORECASE | re.MULTILINE
 )
-"""What slurmstepd writes where a cgroup, or what it has measured itself, made it end a step."""
+"""What slurmstepd logs when it kills a step that uses too much memory."""
 TAIL = 4096
 
 
 def named(state: str, log: str) -> str:
-    """The state that Slurm reports, or OUT_OF_MEMORY where the log shows that Slurm killed the job for memory.
+    """Slurm's state, or OUT_OF_MEMORY if the log shows that Slurm killed the job for its memory.
 
     Args:
-        state: `FAILED`, for example.
+        state: Slurm's, for example `FAILED`.
         log: of the job.
     """
     return MEMORY if state in _UNSPECIFIC and _was_killed_for_memory(log) else state
 
 
 def tasks(record: Record) -> dict[str, list[int]]:
-    """Numbers of an array's tasks, by state; empty of another job, and where Slurm has forgotten it."""
+    """State -> numbers of an array's tasks; empty for other jobs, or if Slurm has forgotten the array."""
     found = re.findall(r"\bArrayTaskId=(\S+).*?\bJobState=(\S+)", describe(record.job))
     if not found and record.finish:
         known = accounting(record.job, "JobID,State")
@@ -64,7 +64,7 @@ def summary(record: Record) -> str:
 def _was_killed_for_memory(log: str) -> bool:
     try:
         with open(log, "rb") as file:
-            file.seek(max(0, os.path.getsize(log) - TAIL))  # what an earlier start said is further up
+            file.seek(max(0, os.path.getsize(log) - TAIL))  # without messages of earlier starts
             return _KILLED.search(file.read().decode(errors="replace")) is not None
     except OSError:
         return False
@@ -76,7 +76,7 @@ def _log(record: Record, task: int) -> str:
 
 
 def _numbers(text: str) -> Iterator[int]:
-    """Of `4`, or of what waits, `2-7,9%3`, `1-15:2`."""
+    """Parse Slurm's numbers of tasks: `4`, or of pending ones `2-7,9%3` or `1-15:2`."""
     for each in text.partition("%")[0].split(","):
         numbers, _, step = each.partition(":")
         first, _, last = numbers.partition("-")
@@ -84,7 +84,7 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """`0-2 5` of 0, 1, 2, 5."""
+    """Numbers as text: `0-2 5` for 0, 1, 2, 5."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][1] + 1:

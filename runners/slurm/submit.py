@@ -21,17 +21,17 @@ from runners.slurm.commands import output_of, run_slurm
 from runners.slurm.options import ARRAY, FLINK, Submission
 
 ENVIRONMENT = ("JAVA_HOME", "PYTHONPATH")
-"""Variables of the login node that stand in the script; sbatch hands on all others by itself."""
+"""Variables of the login node that the script sets; sbatch passes all others."""
 
 
 def submit(wanted: Submission) -> int:
-    """All checks and the plan, then the job.
+    """Check and plan, then submit the job.
 
     Returns:
         0.
 
     Raises:
-        UserError: something is wrong that the user can put right; then nothing is written or submitted.
+        UserError: a check failed, or Slurm refuses the job; then nothing is written or submitted.
     """
     options = wanted.options
     if ignored := sorted(name for name in os.environ if name.startswith("SBATCH_")):
@@ -41,16 +41,17 @@ def submit(wanted: Submission) -> int:
         )
     if is_remote(options.work.output or ""):
         raise UserError(
-            f"output {options.work.output}: scripts and logs of a job of Slurm lie there, so that it must be a folder"
+            f"output {options.work.output}: scripts and logs of a job of Slurm lie there, "
+            "so that it must be a folder"
         )
     if wanted.engine == FLINK:
         root = install.check(str(wanted.flink["flink"]))
         wanted = dataclasses.replace(wanted, flink={**wanted.flink, "flink": str(root)})
         if jvm.version() not in jvm.VERSIONS:
             print(f"note: {jvm.NEEDED} (on the nodes; there is none here)", file=sys.stderr)
-    # Only a worker can know its device: the plan is made as for a cluster, whatever the engine.
-    there = dataclasses.replace(options, beam=[*options.beam, "--runner=FlinkRunner"])
-    prepared = preparation.prepare(wanted.command, there)
+    # Planned as for a cluster with either engine: the login node's device does not matter.
+    on_cluster = dataclasses.replace(options, beam=[*options.beam, "--runner=FlinkRunner"])
+    prepared = preparation.prepare(wanted.command, on_cluster)
     output, plan = prepared.run.output, prepared.run.plan
     _refuse_paths(wanted.engine, [output, os.getcwd(), sys.executable, str(wanted.flink.get("flink", ""))])
     missing = [number for number in range(plan.snippets) if number not in prepared.stored]
@@ -81,7 +82,7 @@ def submit(wanted: Submission) -> int:
 
 
 def _release(record: records.Record) -> None:
-    """Release the held job. If Slurm refuses, the job is cancelled, or the reason stays visible in `status`."""
+    """Release the held job; cancel it if it is still held, because Slurm refuses."""
     done = run_slurm("scontrol", "release", record.job)
     if done.returncode and jobs.is_held(record.job):
         jobs.cancel(record)
@@ -91,7 +92,7 @@ def _release(record: records.Record) -> None:
 
 
 def _refuse_paths(engine: str, paths: list[str]) -> None:
-    """What a batch script, or a class path, cannot hold."""
+    """Refuse paths that a batch script, or Java's class path, cannot contain."""
     for path in paths:
         if found := re.search(r"[\\\r\n]", path):
             raise UserError(f"{path!r}: sbatch takes no path with {found[0]!r}; choose another folder")
@@ -102,7 +103,7 @@ def _refuse_paths(engine: str, paths: list[str]) -> None:
 
 
 def _scripts(wanted: Submission, output: str, missing: list[int], count: int) -> list[str]:
-    """The job's script; for an array also that of the job after it."""
+    """The job's script; for an array also that of the job that builds the tables."""
     batch = script.Batch(
         command=wanted.command,
         output=output,
@@ -117,14 +118,11 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
         nodes, gpus, shared = wanted.nodes, wanted.gpus, wanted.shared_nodes
         return [script.flink(batch, nodes=nodes, gpus=gpus, shared_nodes=shared, settings=wanted.flink)]
     gpus = wanted.gpus.some(min(1, wanted.gpus.count))
-    # Several tasks share a node that has several GPUs. A task, which is one process, listens on no port.
+    # On nodes with several GPUs several tasks share a node. That is safe: a task listens on no port.
     whole = not wanted.shared_nodes and wanted.gpus.count <= 1
     ranges = split_evenly(missing or list(range(count)), wanted.tasks, count)
-    later = {
-        name: value
-        for name, value in wanted.directives.items()
-        if name not in ("dependency", "begin", "hold")
-    }
+    directives = wanted.directives.items()
+    later = {name: value for name, value in directives if name not in ("dependency", "begin", "hold")}
     fraction = wanted.options.tables.max_failure_fraction
     return [
         script.array(batch, ranges=ranges, whole_nodes=whole, gpus=gpus),
@@ -133,7 +131,7 @@ def _scripts(wanted: Submission, output: str, missing: list[int], count: int) ->
 
 
 def words_of(options: Options) -> list[str]:
-    """The options that are not the default, with absolute paths; without those that act once, at submission."""
+    """The options that are not the default, with absolute paths; without --overwrite, which `submit` did."""
     words = []
     for option in OPTIONS:
         value = options.values[option.name]
@@ -151,12 +149,12 @@ def words_of(options: Options) -> list[str]:
 
 
 def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
-    """Ranges `A:B` that together are all snippets, each with as many that are to do.
+    """Split all snippets into ranges `A:B` with about the same number of missing ones each.
 
     Args:
-        snippets: numbers of those to do, ascending, at least one.
-        tasks: how many ranges at most.
-        count: of all snippets.
+        snippets: numbers of the missing snippets, ascending, at least one.
+        tasks: most ranges.
+        count: number of all snippets.
     """
     tasks = min(tasks, len(snippets))
     begins = [0, *(snippets[len(snippets) * task // tasks] for task in range(1, tasks)), count]
@@ -164,7 +162,7 @@ def split_evenly(snippets: list[int], tasks: int, count: int) -> list[str]:
 
 
 def _with_fewer_tasks(wanted: Submission, snippets: int) -> Submission:
-    """No more tasks than this cluster's arrays may have; a task has one snippet at least."""
+    """Limit the tasks to the number of snippets, and to the cluster's limit of an array."""
     tasks = min(wanted.tasks, snippets)
     if tasks == 1:
         return wanted
@@ -180,7 +178,7 @@ def _with_fewer_tasks(wanted: Submission, snippets: int) -> Submission:
 
 @contextlib.contextmanager
 def _taken_back(output: str) -> Iterator[contextlib.ExitStack]:
-    """Undo a submission if the block fails: yields a stack of undo functions, last in first out."""
+    """A context that yields a stack of undo functions, which it calls if the block fails."""
     folder = records.folder(output)
     new = [path for path in (folder, folder.parent) if not path.exists()]
     with contextlib.ExitStack() as undo:
@@ -196,7 +194,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _hand_in(wanted: Submission, output: str, texts: list[str], undo: contextlib.ExitStack) -> records.Record:
-    """Submit the job held: if Slurm refuses it, nothing of the plan has been written yet."""
+    """Submit the job held, before the plan is written: Slurm may refuse it."""
     folder, begin = records.folder(output), time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(begin)) + f"-{uuid.uuid4().hex[:8]}"
     files = [folder / f"{name}-{stamp}.sh" for name in (wanted.engine, "finish")[: len(texts)]]

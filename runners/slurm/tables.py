@@ -2,7 +2,8 @@
 
     python -m runners.slurm.tables OUT
 
-The batch script of `python -m runners.slurm submit` runs it; the options are those of `python -m pipelines.finish`, after OUT.
+The batch script of `python -m runners.slurm submit` runs it, with the options of `python -m
+pipelines.finish`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A step of the job: one TaskManager, with a GPU of its own, and nothing left on the node when it states."""
+"""A step of the job: one TaskManager with its GPU and its Python workers; it removes its files at its end."""
 
 import argparse
 import glob
@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 
 from beam_zoo.errors import UserError
+from beam_zoo.runtime.python import python
 from runners.flink import jvm
 from runners.flink.boot import SOCKETS
 from runners.flink.nodes import MISTAKE
@@ -20,13 +21,13 @@ from runners.slurm.address import address_towards
 
 WORKER = "runners.flink.worker"
 SOCKET_PATH = 107
-"""So many bytes has the path of a Unix socket at most."""
+"""Longest path of a Unix socket, in bytes."""
 NAME = 8
-"""Bytes for a socket's own name: a slash and a number."""
+"""Bytes for a socket's name: a slash and a number."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run Flink's script to its end; returns its exit code, or `MISTAKE` with a line that says what is wrong."""
+    """Run a TaskManager until it ends; returns its exit code, or prints an error and returns `MISTAKE`."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name in ("name", "identity", "flink", "jobmanager"):
         parser.add_argument(f"--{name}", required=True)
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> int:
     prefix = f"beam-zoo-{os.environ.get('SLURM_JOB_ID', '')}-{options.name}-"
     for old in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{prefix}*")):
-        shutil.rmtree(old, ignore_errors=True)  # of an earlier start, which was killed
+        shutil.rmtree(old, ignore_errors=True)  # left over from a start that was killed
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as scratch:
         try:
             environment[SOCKETS] = _socket_folder(scratch)
@@ -66,9 +67,7 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
         ):
             words += ["-D", setting]
         environment["TMPDIR"] = scratch
-        workers = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER], env=environment, stdin=subprocess.PIPE
-        )
+        workers = subprocess.Popen(python(WORKER), env=environment, stdin=subprocess.PIPE)
         process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
         stopped, failed = threading.Event(), threading.Event()
 
@@ -94,28 +93,29 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
 
 
 def _socket_folder(scratch: str) -> str:
-    """A folder that only this user can enter, for the sockets between the TaskManager and its Python worker.
+    """A folder of mode 700 for the sockets between the TaskManager and its Python workers.
 
     Raises:
-        UserError: its path is too long for one.
+        UserError: its path is too long for a socket.
     """
     folder = os.path.realpath(os.path.join(scratch, "s"))
     os.mkdir(folder, 0o700)
     if (length := len(os.fsencode(folder)) + NAME) > SOCKET_PATH:
         raise UserError(
-            f"TMPDIR={tempfile.gettempdir()} on {os.uname().nodename} is too long for Unix sockets in it ({length} bytes, "
-            f"{SOCKET_PATH} at most): export TMPDIR=/tmp before you submit"
+            f"TMPDIR={tempfile.gettempdir()} on {os.uname().nodename} is too long for Unix sockets in it "
+            f"({length} bytes, {SOCKET_PATH} at most): export TMPDIR=/tmp before you submit"
         )
     return folder
 
 
 def _gpu(number: int, wanted: int) -> str:
-    """The number-th of the GPUs that Slurm gave to this step."""
+    """The id of one of the GPUs that Slurm gave to this step."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = [gpu for gpu in given.split(",") if gpu]
     if len(gpus) < wanted:
         raise UserError(
-            f"{os.uname().nodename} gives this job {len(gpus)} GPUs (CUDA_VISIBLE_DEVICES={given!r}), {wanted} were asked for"
+            f"{os.uname().nodename} gives this job {len(gpus)} GPUs "
+            f"(CUDA_VISIBLE_DEVICES={given!r}), {wanted} were asked for"
         )
     return gpus[number]
 

@@ -130,10 +130,20 @@ TRANSPARENT = np.where(SMOOTH == 100, 0, SMOOTH)
 PALETTE = np.array([[[200, 100, 50], [0, 0, 0], [5, 10, 15], [255, 255, 255]]], np.uint8)
 HALF = (COUNTS / 257).round()
 
+TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+
+
+def _link(path: Path) -> None:
+    Image.fromarray(NOISE).save(path.with_name("target.png"))
+    path.symlink_to("target.png")
+
+
 ODD = {
     "colour.jpg": Odd(_save(Image.fromarray(COLOUR), format="JPEG", quality=95), COLOUR, 12),
     "colour.JPG": Odd(_save(Image.fromarray(COLOUR), format="JPEG", quality=95), COLOUR, 12),
-    "progressive.JPEG": Odd(_save(Image.fromarray(COLOUR), format="JPEG", quality=95, progressive=True), COLOUR, 12),
+    "progressive.JPEG": Odd(
+        _save(Image.fromarray(COLOUR), format="JPEG", quality=95, progressive=True), COLOUR, 12
+    ),
     "png named.jpg": Odd(_save(Image.fromarray(NOISE)), NOISE),
     "colour.PNG": Odd(_save(Image.fromarray(NOISE)), NOISE),
     "grey.jpg": Odd(_save(Image.fromarray(SMOOTH), format="JPEG", quality=95), grey(SMOOTH), 6),
@@ -161,8 +171,8 @@ ODD = {
     "1 x 1.png": Odd(_save(Image.new("RGB", (1, 1), (1, 2, 3))), np.array([[[1, 2, 3]]], np.uint8)),
     "1 x 1.jpg": Odd(_save(Image.new("L", (1, 1), 77), format="JPEG"), grey(np.array([[77]])), 2),
     # galaxy_datasets does not turn images either.
-    "turned.jpg": Odd(_save(Image.fromarray(COLOUR), format="JPEG", quality=95, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"), COLOUR, 12),
-    "link.jpg": Odd(lambda path: (Image.fromarray(NOISE).save(path.with_name("target.png")), path.symlink_to("target.png")), NOISE),
+    "turned.jpg": Odd(_save(Image.fromarray(COLOUR), format="JPEG", quality=95, exif=TURNED), COLOUR, 12),
+    "link.jpg": Odd(_link, NOISE),
     "with\nnewline, comma.png": Odd(_save(Image.fromarray(NOISE)), NOISE),
 }  # fmt: skip
 
@@ -183,7 +193,9 @@ BAD = {
     "animation.jpg": Bad(_animation, "neither a JPEG nor a PNG"),
     "bitmap.jpg": Bad(_save(Image.fromarray(COLOUR), format="BMP"), "neither a JPEG nor a PNG"),
     "fits.jpg": Bad(_bytes(b"SIMPLE  =                    T".ljust(2880)), "neither a JPEG nor a PNG"),
-    "20000 x 20000.png": Bad(_bytes(png(20_000, 20_000, 1, 0, b"")), "more than the limit of 64,000,000 pixels"),
+    "20000 x 20000.png": Bad(
+        _bytes(png(20_000, 20_000, 1, 0, b"")), "more than the limit of 64,000,000 pixels"
+    ),
     "9000 x 9000.png": Bad(_bytes(png(9_000, 9_000, 8, 2, b"")), "9000 x 9000 px is more than the limit"),
     "strip.png": Bad(_bytes(png(1, 60_000, 8, 0, b"")), "strip"),
     "no pixels.png": Bad(_bytes(png(0, 0, 8, 2, b"")), ""),

@@ -15,8 +15,9 @@ from beam_zoo.catalogue.read import find, limited
 from beam_zoo.errors import UserError
 
 ODD_IDS = [
-    "000001", "-12345678901234567", "NA", "null", "nan", "None", "1e5", "1.0", "0x10", "TRUE", "Ωμέγα 銀河",
-    "a, b", 'the "best" one', " leading", "trailing ", "two\nlines", "'", "\u00e9", "e\u0301", "#7", "x" * 100_000,
+    "000001", "-12345678901234567", "NA", "null", "nan", "None", "1e5", "1.0", "0x10", "TRUE",
+    "Ωμέγα 銀河", "a, b", 'the "best" one', " leading", "trailing ", "two\nlines", "'", "\u00e9",
+    "e\u0301", "#7", "x" * 100_000,
 ]  # fmt: skip
 HEADER = b"id_str,file_loc\n"
 
@@ -199,11 +200,11 @@ def test_csv_refused(tmp_path: Path, content: bytes, words: str) -> None:
 
 
 def test_carried_csv_columns_have_sensible_types(tmp_path: Path) -> None:
-    """A type holds for the whole of a column, over all files; nothing that looks like a name becomes a number."""
+    """A column has one type over all files; nothing that looks like a name becomes a number."""
     columns = {
-        "ra": ["1.5", "2", ""], "count": ["1", "", "-3"], "field": ["001", "002", "3"], "hex": ["0x1", "2", "3"],
-        "big": ["18446744073709551615", "1", "2"], "mixed": ["1", "x", "2"], "spaced": [" 1", "2", "3"],
-        "exponent": ["1e5", "nan", "-inf"], "na": ["NA", "1", ""],
+        "ra": ["1.5", "2", ""], "count": ["1", "", "-3"], "field": ["001", "002", "3"],
+        "hex": ["0x1", "2", "3"], "big": ["18446744073709551615", "1", "2"], "mixed": ["1", "x", "2"],
+        "spaced": [" 1", "2", "3"], "exponent": ["1e5", "nan", "-inf"], "na": ["NA", "1", ""],
     }  # fmt: skip
     (tmp_path / "cat").mkdir()
     for number in range(3):

@@ -10,8 +10,8 @@ from beam_zoo.members.member import Member
 
 TREE = Member(
     name="a", zoobot_class="ZoobotTree", checkpoint="a.ckpt", path="/a.ckpt", sha256="0" * 64, revision=None,
-    architecture=None, architecture_kwargs={}, encoder=None, schema={"dependencies": {"q": None}}, outputs=("q_x",),
-    view={}, greyscale=False, dropout_rate=0.2, random_view=False, trust_checkpoint=False,
+    architecture=None, architecture_kwargs={}, encoder=None, schema={"dependencies": {"q": None}},
+    outputs=("q_x",), view={}, greyscale=False, dropout_rate=0.2, random_view=False, trust_checkpoint=False,
 )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_one_draw_is_one_view(images):
 
 @pytest.mark.slow
 def test_vote_fractions_of_a_large_encoder(tmp_path):
-    """The tolerance that docs/performance.md states, of convnext_nano and real galaxies of 424 px where they are at hand."""
+    """The tolerance of docs/performance.md, with convnext_nano and real galaxies, if there are any."""
     view = {"base": "minimal", "output_size": 224}
     settings = view_settings(view, False)
     fast, exact = FastView(settings), oracle.view(**view)

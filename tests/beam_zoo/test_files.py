@@ -204,7 +204,7 @@ def test_a_lost_answer_of_a_file_server(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["before", "during"])
 def test_two_jobs_carry_other_columns_at_the_same_time(predict, few, trees, monkeypatch, moment):
-    """Of two jobs that began with one plan only the first updates it, also if the second comes a little later."""
+    """Of two jobs that began with one plan only the first updates it, even if the second comes later."""
     from beam_zoo.plan import plan_file
     from pipelines import planning
 

@@ -1,4 +1,4 @@
-"""The device runs out of memory, outputs are not numbers, the disk is full: what is lost, and what is said."""
+"""Errors while predicting: the device runs out of memory, outputs are not numbers, the disk is full."""
 
 import errno
 import json

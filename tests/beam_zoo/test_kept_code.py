@@ -143,7 +143,7 @@ def test_nor_that_of_processes_that_decode(tmp_path, monkeypatch):
 
 
 def test_what_is_fine(tmp_path):
-    """A new folder, those above it, one that others may read, a link of mine, and below a folder with the sticky bit."""
+    """A new folder, its parents, one that others may read, a link, and below a folder with the sticky bit."""
     new = tmp_path / "a" / "b"
     assert fault_on_the_way(str(new)) is None
     assert {stat.S_IMODE(path.stat().st_mode) for path in (new, new.parent)} == {0o700}
@@ -158,7 +158,7 @@ def test_what_is_fine(tmp_path):
 
 
 def test_below_a_closed_folder(tmp_path):
-    """As in a home of mode 700, where others' permissions on `.cache` mean nothing; its own must be right all the same."""
+    """In a home of mode 700 permissions of `.cache` do not matter; those of the folder itself do."""
     home, cache = tmp_path / "home", tmp_path / "home" / ".cache"
     home.mkdir(mode=0o700)
     cache.mkdir()

@@ -18,7 +18,8 @@ def roots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     for column in range(a.shape[1]):
         beta = scipy.stats.beta(a[:, column], b[:, column])
         for number, p in enumerate(INTERVAL):
-            out[number, column] = scipy.optimize.brentq(lambda q: beta.cdf(q).mean() - p, 0, 1, xtol=1e-13)  # noqa: B023
+            root = scipy.optimize.brentq(lambda q: beta.cdf(q).mean() - p, 0, 1, xtol=1e-13)  # noqa: B023
+            out[number, column] = root
     return out
 
 

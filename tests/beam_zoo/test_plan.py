@@ -30,10 +30,10 @@ NAME = f"{files.sha256(b'weights')[:16]}.ckpt"
 
 def _member(name: str = "a", **changes: Any) -> Member:
     settings: dict[str, Any] = {
-        "name": name, "zoobot_class": "ZoobotTree", "checkpoint": "a.ckpt", "path": "/a.ckpt", "sha256": "0" * 64,
-        "revision": None, "architecture": None, "architecture_kwargs": {}, "encoder": None, "schema": None,
-        "outputs": ("x",), "view": {"output_size": 64}, "greyscale": False, "dropout_rate": 0.2,
-        "random_view": False, "trust_checkpoint": False,
+        "name": name, "zoobot_class": "ZoobotTree", "checkpoint": "a.ckpt", "path": "/a.ckpt",
+        "sha256": "0" * 64, "revision": None, "architecture": None, "architecture_kwargs": {},
+        "encoder": None, "schema": None, "outputs": ("x",), "view": {"output_size": 64}, "greyscale": False,
+        "dropout_rate": 0.2, "random_view": False, "trust_checkpoint": False,
     }  # fmt: skip
     return Member(**{**settings, **changes})
 
@@ -42,7 +42,8 @@ def _plan(rows: int, snippet_size: int, **changes: Any) -> Plan:
     settings: dict[str, Any] = {
         "command": "predict", "rows": rows, "catalogue": PlannedCatalogue("c.csv", (), None, None, "f"),
         "image_root": "/images", "snippet_size": snippet_size, "members": (_member(),), "first_pass": 0,
-        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED, "carried_digest": "c" * 64, "versions": {},
+        "passes": 2, "seed": 0, "precision": "fp32", "carried": CARRIED,
+        "carried_digest": "c" * 64, "versions": {},
     }  # fmt: skip
     return Plan(**{**settings, **changes})
 
@@ -108,7 +109,7 @@ def test_the_catalogue_comes_back(tmp_path: Path) -> None:
 
 
 def test_dictionaries_inside_of_lists_are_carried(tmp_path: Path) -> None:
-    """Of several snippets: pyarrow's ParquetFile does not read them back, and its tables do; the audit finds nothing."""
+    """Of several snippets: pyarrow's ParquetFile cannot read them, tables can; the audit finds nothing."""
     kind = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     words = [[f"w{number % 3}", "w"] for number in range(20)]
     table = _table(20).select(["id_str", "file_loc"]).append_column("words", pa.array(words).cast(kind))

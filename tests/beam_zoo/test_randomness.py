@@ -44,7 +44,7 @@ def test_splitmix64_by_its_published_values():
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.5, 0.9, 1.0])
 def test_masks_are_those_of_dropout(rate):
-    """Zeros at the rate asked for, independent between galaxies, passes and features; scaled as torch scales."""
+    """Zeros at the given rate, independent between galaxies, passes and features; scaled as in torch."""
     masks = randomness.keep_masks(keys([str(n) for n in range(400)]), 256, rate, torch.device("cpu"))
     assert masks.shape == (400, 5, 256) and masks.dtype == torch.float32
     kept = (masks > 0).numpy()

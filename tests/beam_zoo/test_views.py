@@ -1,4 +1,4 @@
-"""Views against galaxy_datasets' own transforms, bit by bit, one after the other and in many threads at once."""
+"""Views against galaxy_datasets' own transforms, bit by bit, in one thread and in many at once."""
 
 import concurrent.futures
 

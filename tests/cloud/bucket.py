@@ -1,4 +1,4 @@
-"""A bucket of fake-gcs-server on loopback: objects as Google's own client sees them, and a log of every request."""
+"""A bucket of fake-gcs-server on loopback: its objects, by Google's client, and a log of every request."""
 
 import contextlib
 import dataclasses

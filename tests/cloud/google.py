@@ -1,7 +1,7 @@
 """A server on loopback that plays what of Google a submission to Dataflow talks to, besides storage.
 
-Jobs, their messages and metrics, as the REST interface of Dataflow has them; the metadata server, which hands out
-credentials; and an image registry. The client is Beam's DataflowRunner, unchanged.
+Jobs, their messages and metrics, as the REST interface of Dataflow has them; the metadata server, which hands
+out credentials; and an image registry. The client is Beam's DataflowRunner, unchanged.
 """
 
 import contextlib
@@ -45,7 +45,8 @@ class Google:
         states: that a job goes through, one for every time that it is asked for; the last stays.
         messages: of every job, as (importance, text).
         refusal: status and text for a job that is not taken, or None.
-        execute: whether a job's staged pipeline is run, by Beam's local portable runner in a process of its own.
+        execute: whether a job's staged pipeline is run, by Beam's local portable runner in a process of its
+            own.
         cancelled: ids of the jobs that were cancelled.
         wants_token: whether the registry shows its images to those only who have asked for a token.
     """

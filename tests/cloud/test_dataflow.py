@@ -150,7 +150,7 @@ def test_right_fitting(submit, google):
 
 
 def test_a_job_that_is_carried_out(submit, google, bucket, few, trees, predict, capfd):
-    """The staged pipeline, run by Beam's local portable runner, gives the local run's bytes; the command ends it."""
+    """The staged pipeline, run by Beam's local portable runner, gives the bytes of a local run."""
     local = predict(few, trees, *OPTIONS)
     google.execute = True
     code, said = submit("--dataflow_preset", "cpu", image="zoo/beam-zoo:cpu")
@@ -166,7 +166,7 @@ def test_a_job_that_is_carried_out(submit, google, bucket, few, trees, predict, 
 
 
 def test_no_gpu_on_a_worker_is_no_fall_back(submit, google):
-    """The pipeline of a GPU preset, carried out where there is none: the worker's own line is the command's last."""
+    """The pipeline of a GPU preset, run without a GPU: the command's last line is the worker's error."""
     google.execute = True
     code, said = submit("--dataflow_preset", "l4")
     assert code == 2
@@ -206,9 +206,7 @@ def test_ctrl_c_cancels_the_job(submit, google):
 
 
 def test_a_template(google, bucket, few, sky, trees, predict, tmp_path):
-    """As the launcher of a flex template starts it: it is written, and no job is created. Carried out later, it gives
-    the local run's tables.
-    """
+    """As a flex template's launcher starts it: no job is created; run later, it gives the same tables."""
     local = predict(few, trees, *OPTIONS)
     bucket.upload(trees[0].parent, "run/members")
     run = {

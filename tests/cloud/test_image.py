@@ -31,7 +31,8 @@ def test_the_settings_are_printed(dry_run, google, bucket):
     said = "\n".join(lines)
     for line in (
         "Dataflow: worker_machine_type=g2-standard-8 (preset l4)",
-        "Dataflow: dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx (preset l4)",
+        "Dataflow: dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;"
+        "install-nvidia-driver:5xx (preset l4)",
         "Dataflow: disk_size_gb=80 (command line)",
         "Dataflow: number_of_worker_harness_threads=2 (preset l4)",
         "Dataflow: experiments=no_use_multiple_sdk_containers (for Dataflow)",

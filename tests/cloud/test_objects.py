@@ -39,7 +39,7 @@ def objects(bucket, folder: str = "out") -> dict[str, bytes]:
 
 
 def test_a_run_from_and_to_a_bucket(predict, bucket, few, sky, trees, capfd):
-    """Catalogue, images, plan, parts, tables, manifest; checkpoints are local and staged. No folder of images is listed."""
+    """All files of a run; checkpoints are local and staged. No folder of images is listed."""
     local = predict(few, trees, *OPTIONS)
     assert local.code == 0, local.err
     output = bucket.path("out")
@@ -169,7 +169,7 @@ def test_overwrite_and_refusals(predict, bucket, few, sky, trees):
 
 
 def test_catalogues_in_buckets(predict, bucket, few, sky, trees):
-    """Parquet, a folder, a glob: the same plan. A folder's folders, where the images are, are not looked into."""
+    """Parquet, a folder, a glob: the same plan. Folders in the folder, with the images, are not listed."""
     rows = pd.read_csv(few, dtype=str)
     for number, some in enumerate((rows[:10], rows[10:])):
         name = f"part-{number}.parquet"
@@ -206,7 +206,7 @@ SNIPPETS = 60
 
 @pytest.mark.slow
 def test_kills(bucket, tmp_path):
-    """Killed again and again, from planning to the tables, it goes on to the bytes of a local run that nobody disturbed."""
+    """Killed again and again, from planning to the tables, it gives the bytes of an undisturbed local run."""
     galaxies.simulated(tmp_path / "sky", 2 * SNIPPETS, size=64)
     checkpoint = checkpoints.tree(tmp_path / "m.ckpt")
     member = checkpoints.member(tmp_path / "m.yaml", checkpoint, view={"base": "default", "output_size": 64})
@@ -297,7 +297,7 @@ def test_outputs_that_cannot_be(predict, bucket, few, sky, trees):
 
 
 def test_another_job_plans_at_the_same_time(predict, bucket, few, sky, trees, monkeypatch):
-    """Whoever finds another plan than his own, just before he publishes, gives way; nothing of the other's is replaced."""
+    """A job that finds another plan, just before it publishes its own, ends; the other's files stay."""
     from pipelines import prepare
 
     output = bucket.path("out")

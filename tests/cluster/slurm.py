@@ -2,9 +2,9 @@
 
     python -m tests.cluster.slurm DIR
 
-runs it until its standard input is closed, so that it ends with whoever started it. A node is a network namespace with
-its own loopback, address and host name, and a link to a bridge; so is the controller. This host is on the bridge too, as a
-login node. File systems and process numbers are shared.
+runs it until its standard input is closed, so that it ends with whoever started it. A node is a network
+namespace with its own loopback, address and host name, and a link to a bridge; so is the controller. This
+host is on the bridge too, as a login node. File systems and process numbers are shared.
 """
 
 import contextlib

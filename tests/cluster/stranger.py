@@ -2,8 +2,8 @@
 
     python -m tests.cluster.stranger WANTED.json
 
-prints what it got, as JSON: a text for each thing that it was given. WANTED has `grpc` (targets), `rest` (ports of Flink's REST
-interface), `job` (Flink's id of the job) and `files` (that are not its own).
+prints what it got, as JSON: a text for each thing that it was given. WANTED has `grpc` (targets), `rest`
+(ports of Flink's REST interface), `job` (Flink's id of the job) and `files` (that are not its own).
 """
 
 import contextlib

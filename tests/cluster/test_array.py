@@ -33,7 +33,7 @@ def ended(job: Job) -> str:
 
 
 def test_a_task_that_was_lost(submit, slow, slurm_command):
-    """The job after the array runs however the tasks ended and says what is missing; a new array does just that."""
+    """The job after the array always runs, and says what is missing; a new array predicts that."""
     how, options = (
         ["--engine", "array", "--tasks", 2, "--shared_nodes"],
         ["--snippet_size", 8, "--passes", 20],

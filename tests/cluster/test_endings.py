@@ -18,7 +18,7 @@ from tests.waiting import wait_for
 
 
 def test_a_cut_link(submit, slow):
-    """One that is down for a moment is nothing; one that stays down ends the job with a line, within a minute."""
+    """A link that is down for a moment does no harm; one that stays down ends the job within a minute."""
     job = submit(["--nodes", 2], "--snippet_size", 4, "--passes", 30, models=[slow])
     job.wait_for_parts(1)
     with slurm.cut_off("n2"):

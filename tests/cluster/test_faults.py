@@ -1,4 +1,4 @@
-"""Jobs that lose a part of themselves, or that are cancelled and submitted again: they end with the same tables."""
+"""Jobs that lose processes, or that are cancelled and submitted again: they end with the same tables."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def slow_direct(slow, catalogue, tmp_path_factory) -> Path:
 
 
 def test_lost_taskmanagers_and_a_lost_worker(submit, slow, slow_direct):
-    """One that was killed, one that hangs, a killed worker: all made good; nothing stored is predicted again."""
+    """One that was killed, one that hangs, a killed worker: all are restarted; stored snippets are kept."""
     job = submit(["--nodes", 2], *SLOW, STORED, models=[slow])
     job.wait_for_parts(3)
     job.kill(TASKMANAGER)

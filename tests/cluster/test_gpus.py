@@ -75,7 +75,7 @@ def gpus_of_workers(job: Job) -> set[str]:
 
 
 def test_workers_of_the_gpus_of_a_node(submit):
-    """A TaskManager, and a worker, for each; steps also get the GPUs of a job that asked for a kind of them."""
+    """A TaskManager, and a worker, for each; steps also get the GPUs of a job that asked for a type."""
     # Each has a node of its own: they run at the same time.
     plain = submit(["--nodes", 1, "--engine", "flink", "--gpus_per_node", 2], "--snippet_size", 8)
     typed = submit(["--engine", "flink", "--gres=gpu:a100:2,nvme:100"], "--snippet_size", 8)

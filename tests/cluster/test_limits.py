@@ -27,7 +27,7 @@ def test_more_tasks_than_an_array_may_have(submit, few, trees, tmp_path, slurm_c
 
 
 def test_a_task_that_slurm_kills_for_memory(submit, slow, slurm_command):
-    """`status` and the last line of the tables' job call it that, though Slurm says FAILED; more memory mends it."""
+    """`status` and the last line of the tables' job say so, though Slurm says FAILED; more memory helps."""
     how, options = [*SHARED, "--tasks", 2], ["--snippet_size", 64, "--passes", 1]
     job = submit([*how, "--mem", "150M"], *options, models=[slow])
     assert job.finish

@@ -60,12 +60,13 @@ def test_submitted_from_a_job(from_jobs, around, engine):
 
 @pytest.fixture
 def strange_srun(tmp_path, monkeypatch):
-    """Puts a srun on the path of jobs that asks for too many GPUs where a step's words match; Slurm itself refuses it."""
+    """Puts a srun on the PATH of jobs that asks for too many GPUs for some steps; Slurm refuses it."""
     real, path = shutil.which("srun"), os.environ["PATH"]
 
     def make(pattern: str, folder: Path) -> None:
         folder.mkdir()
-        text = f'#!/bin/sh\ncase "$*" in {pattern}) exec {real} --gpus-per-node=9 "$@";; esac\nexec {real} "$@"\n'
+        text = f'#!/bin/sh\ncase "$*" in {pattern}) exec {real} --gpus-per-node=9 "$@";; esac\n'
+        text += f'exec {real} "$@"\n'
         (folder / "srun").write_text(text)
         (folder / "srun").chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:{path}")
@@ -73,11 +74,14 @@ def strange_srun(tmp_path, monkeypatch):
     return make
 
 
-REFUSAL = "srun: Step requested gres_per_node=gpu:9 is more than the job's gres_per_node=gpu:2; Unable to create step"
+REFUSAL = (
+    "srun: Step requested gres_per_node=gpu:9 is more than the job's gres_per_node=gpu:2; "
+    "Unable to create step"
+)
 
 
 def test_steps_that_srun_refuses(submit, strange_srun, tmp_path):
-    """The last line names the step and Slurm's reason; the same command would fail likewise: nothing says that it goes on."""
+    """The last line names the step and Slurm's reason, and does not say that the same command goes on."""
     # Each has a node of its own: they run at the same time.
     one_node = ["--nodes", 1, "--engine", "flink"]
     strange_srun("*standalone-job.sh*", tmp_path / "jobmanager")

@@ -52,7 +52,7 @@ def test_variables_of_sbatch(submit, monkeypatch):
 
 
 def test_overwrite(submit, slurm_command, catalogue, trees):
-    """It acts once, at submission, and not while another job works on the output; the script does not hold it."""
+    """It acts at submission, not while another job works on the output; the script does not have it."""
     waiting = ["--engine", "array", "--shared_nodes", "--hold"]
     job = submit(waiting, "--snippet_size", 50)
     words = [

@@ -95,7 +95,7 @@ def secret(tmp_path) -> Path:
 
 
 def test_the_stranger_knows_how(secret, tmp_path):
-    """Where Beam's services are open to all, it gets what it wants: what it does not get elsewhere is refused."""
+    """Where Beam's services are open to all, the stranger gets everything: the other tests mean something."""
     tmp_path.chmod(0o755)
     with open_to_all() as port:
         got = stranger([], tmp_path, grpc=[f"{LOOPBACK}:{port}"], files=[str(secret)])

@@ -50,7 +50,7 @@ def trees(folder: Path) -> Path:
 
 
 def failed_whole(folder: Path, main: Callable, *members: Path, back: tuple[str, ...] = ()) -> Path:
-    """12 galaxies, of which the second snippet's images are missing; then some come back, and the same command runs."""
+    """12 galaxies; images of the second snippet are missing, some come back, and the same command runs."""
     catalogue = sky(folder, 12)
     images = folder / "sky" / "images"
     for number in range(SNIPPET, 2 * SNIPPET):

@@ -21,7 +21,7 @@ def small_table_parts():
 
 @pytest.fixture
 def cluster(monkeypatch) -> None:
-    """From now on another runner than the local one, as far as this program knows; its graphs run in this process."""
+    """From now on another runner, as far as this program knows; its graphs run in this process."""
 
     def run(build, flags):
         pipeline = beam.Pipeline(runner=FnApiRunner())

@@ -1,4 +1,4 @@
-"""What can be done to the output of `audited.trees`, each a function of its folder or of one of its tables."""
+"""Damages of the output of `audited.trees`, each a function of its folder or of one of its tables."""
 
 import json
 import shutil

@@ -85,7 +85,7 @@ def fit(output):
 
 @pytest.fixture
 def moved(shuffled, tmp_path):
-    """A copy of the aggregate and of its sources, which may be damaged: its folder, and those of its sources."""
+    """Folders of a copy of the aggregate and of its sources, which may be damaged."""
     output = a.copy(shuffled, tmp_path)
     sources = []
 
@@ -107,7 +107,8 @@ def assert_found(found, file, said):
 
 def test_healthy(shuffled, kept, dropped, moved, capfd):
     for output, said in {
-        shuffled: "23 rows of 2 sources = 21 predicted + 2 failed; 11 parts with 84 rows of samples and 8 files",
+        shuffled: "23 rows of 2 sources = 21 predicted + 2 failed; "
+        "11 parts with 84 rows of samples and 8 files",
         kept: "23 rows of 2 sources = 21 predicted + 2 failed",
         dropped: "23 rows of 2 sources = 10 predicted + 13 failed",
         moved[0]: "23 rows of 2 sources = 21 predicted + 2 failed",

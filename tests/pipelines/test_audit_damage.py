@@ -334,7 +334,8 @@ def test_the_healthy_output_passes(healthy, capfd):
     assert code == 0 and len(lines) == 1, lines
     assert "22 rows of the plan = 19 predicted + 3 failed" in lines[0]
     assert "7 parts with 76 rows of samples" in lines[0]
-    # It has all that the damages below need: three table parts, an added part, masks, failures that may pass or not.
+    # It has what the damages below need: three table parts, an added part, masks, retryable failures and
+    # others.
     assert sorted(p.name for p in (healthy / "friendly").iterdir() if p.name[0] != ".") == [
         f"part-00000{n}.parquet" for n in range(3)
     ]

@@ -85,7 +85,7 @@ def test_too_many_failures(predict, few: Path, trees: list[Path], tmp_path: Path
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_no_image_can_be_opened(predict, few: Path, trees: list[Path], tmp_path: Path, suffix: str) -> None:
-    """An unmounted disk is refused before anything is written, unless the user insists: then tables are empty."""
+    """An unmounted disk is refused before anything is written; if the user insists, tables are empty."""
     rows = pd.read_csv(few, dtype={"id_str": str}).rename(columns={"ra": "right ascension"})
     rows.loc[2, "file_loc"] = None
     path = tmp_path / f"c.{suffix}"

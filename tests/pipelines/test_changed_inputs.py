@@ -56,7 +56,7 @@ def test_an_unmounted_disk_on_resume(predict, own_catalogue, trees, tmp_path):
 
 
 def test_the_rest_is_nothing_but_missing_files(predict, own_catalogue, trees):
-    """A run that was stopped before its last snippets, of which no image is there, ends as one that was not."""
+    """A run that was stopped before its last snippets, without images, ends like one that was not."""
     for number in range(8, 12):
         (own_catalogue.parent / "images" / f"{number:04d}.jpg").unlink()
     options = [*OPTIONS, "--max_failure_fraction", 0.5]

@@ -47,7 +47,7 @@ def empty_copy(stored: Path, tmp_path: Path) -> Path:
 
 
 def test_broken_fusion_stores_the_same_samples(stored, few, tmp_path):
-    """Shuffles before and after every inference step: batches of all snippets reach the store in any order."""
+    """Shuffles around every inference step: batches of all snippets reach the store in any order."""
     run = planned(empty_copy(stored, tmp_path), few)
 
     def build(p):

@@ -1,4 +1,4 @@
-"""The processes that decode images beside a GPU: they end with the command, however it ends, and their end ends it."""
+"""The processes that decode images for a GPU: they end when the command does, and it ends if they do."""
 
 import contextlib
 import os
@@ -89,7 +89,7 @@ def test_the_command_is_ended(words, tmp_path, number):
 
 
 def test_everything_is_ended_at_once(words, tmp_path):
-    """As a batch system does: the command says what it always says, nothing of the processes that ended with it."""
+    """As a batch system does: the command prints its usual line, and its processes print nothing."""
     with running(words, tmp_path / "out") as (process, pids):
         os.killpg(process.pid, signal.SIGTERM)
         said = process.communicate(timeout=20)[1]

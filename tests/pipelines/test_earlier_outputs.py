@@ -50,7 +50,7 @@ def tables(output: Path) -> dict[str, pd.DataFrame]:
 
 
 def assert_same_tables(actual: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
-    """Same columns, dtypes, rows and order; numbers to a few units in the last place, which processors differ in."""
+    """Same columns, dtypes, rows and order; numbers to a few units in the last place."""
     for name in TABLES:
         pd.testing.assert_frame_equal(actual[name], expected[name], rtol=1e-6, atol=0)
 

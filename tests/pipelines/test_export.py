@@ -205,7 +205,7 @@ def test_a_disk_or_quota_that_fills_up(whole, tmp_path, monkeypatch, parts, code
 
 
 def test_full_disks(whole, tmp_path):
-    """Of several sizes, in a process of its own: where HDF5 cannot write, it crashes when the process ends."""
+    """Of several sizes, in another process: HDF5 that could not write crashes when the process ends."""
     sizes = [4, 8, 12, 32, 400, 1600]
     folders = [tmp_path / f"{size}k" for size in sizes]
     mounted = []

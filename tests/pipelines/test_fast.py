@@ -1,4 +1,4 @@
-"""`--compile`, `--fast_images` and `--fast_views`: the exact numbers within what each may move, and resume."""
+"""`--compile`, `--fast_images`, `--fast_views`: numbers within the tolerance of each, and resume."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_fast_views(predict, few, members):
 
 @pytest.mark.parametrize("options", [[], ["--fast_views"]])
 def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, tmp_path):
-    """As for a GPU: decoded by other processes, made into views all at once. The same numbers, and failures."""
+    """As for a GPU: decoded by other processes, views made in batches. The same numbers, and failures."""
     rows = pd.read_csv(few)
     rows["file_loc"] = [str(few.parent / location) for location in rows["file_loc"]]
     # One is too large to wait for the views of its batch.
@@ -103,7 +103,7 @@ def test_ahead_of_the_forward_pass(predict, few, members, monkeypatch, options, 
 
 @pytest.fixture
 def on_card(few, members, predict, monkeypatch, tmp_path):
-    """Predicts with still views as beside a GPU that decodes JPEGs, and as without one; the images that it took are counted."""
+    """Predicts as with a GPU that decodes JPEGs, and as without; counts the images that it decoded."""
     rows = pd.read_csv(few)
     rows["file_loc"] = [str(few.parent / location) for location in rows["file_loc"]]
     images = [Image.open(location) for location in rows["file_loc"]]
@@ -183,7 +183,7 @@ def test_the_decoder_on_the_device_fails(on_card, monkeypatch):
 
 
 def test_no_batch_is_pickled(predict, few, members, monkeypatch):
-    """Beam asks for the size of many elements after every step: of pixels on a GPU each answer would wait for the card."""
+    """Beam asks for the size of many elements after every step: encoding a GPU's pixels would wait for it."""
 
     def refuse(batch, protocol):
         raise AssertionError("a batch is pickled")
@@ -237,7 +237,7 @@ def test_a_view_that_fails_on_the_device(predict, few, members, monkeypatch):
 
 
 def test_fast_images(predict, few, members, tmp_path):
-    """Only JPEGs of more pixels than the views look at are others; PNGs, and views that cut pixels out, are not."""
+    """Only JPEGs of more pixels than the views need change; PNGs, and views that crop pixels, do not."""
     rows = pd.read_csv(few)
     for number, location in enumerate(rows["file_loc"]):
         large = Image.open(few.parent / location).resize((400, 320), Image.Resampling.BICUBIC)

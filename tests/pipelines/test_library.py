@@ -1,4 +1,4 @@
-"""The commands as functions: the command's numbers, errors that can be caught, and a process left as it was."""
+"""The commands as functions: the same numbers, errors that can be caught, settings that are restored."""
 
 import gc
 import inspect

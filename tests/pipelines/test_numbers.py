@@ -70,7 +70,7 @@ def test_samples_without_dropout_are_those_of_a_plain_loop(predict, catalogue, t
 
 
 def test_dropout_is_zoobots_with_our_draws(predict, few, trees, monkeypatch):
-    """zoobot's own model, its F.dropout fed with the masks of (seed, galaxy, member, pass), gives our samples."""
+    """zoobot's own model, with the masks of (seed, galaxy, member, pass) in F.dropout, gives the samples."""
     from beam_zoo.inference import randomness
 
     result = predict(few, trees[:1], "--passes", "4", "--seed", "7")

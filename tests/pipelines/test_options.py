@@ -92,14 +92,20 @@ WRONG = [
     ("GOOD --direct_num_workers=2", "--direct_num_workers=2 would only start threads"),
     ("GOOD --direct_num_workers 0", "python -m runners.slurm submit"),
     ("GOOD --runner=FlinkRunner --direct_running_mode=multi_processing", "would listen on the network"),
-    ("GOOD --runner=PortableRunner --job_endpoint=a:1", "services that strangers can use: choose from DirectRunner"),
+    (
+        "GOOD --runner=PortableRunner --job_endpoint=a:1",
+        "services that strangers can use: choose from DirectRunner",
+    ),
     ("GOOD --runner=PrismRunner", "services that strangers can use"),
     ("GOOD --runner=SparkRunner", "services that strangers can use"),
     ("GOOD --runner=FlinkRunner --flink_master=a:1 --environment_type=LOOPBACK", "starts whatever anybody"),
     ("GOOD --runner=FlinkRunner", "needs --flink_master=HOST:PORT"),
     ("GOOD --runner=FlinkRunner --flink_master=[local]", "needs --flink_master=HOST:PORT"),
     ("GOOD --runner=FlinkRunner --flink_master=a:1", "needs --environment_type=PROCESS"),
-    ("GOOD --runner=FlinkRunner --flink_master=a:1 --environment_type=EXTERNAL", "needs --environment_type=PROCESS"),
+    (
+        "GOOD --runner=FlinkRunner --flink_master=a:1 --environment_type=EXTERNAL",
+        "needs --environment_type=PROCESS",
+    ),
     # Values.
     ("GOOD --passes", "--passes: expected one argument"),
     ("GOOD --passes five", "--passes must be a whole number, not 'five'"),

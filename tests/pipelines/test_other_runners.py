@@ -1,4 +1,4 @@
-"""Commands that are given another runner than the local one: one that is not there, and one that this process plays."""
+"""Commands with another runner than the local one: one that is absent, and one that this process plays."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The same command again: stored snippets are kept, failures that may pass are tried again, others refused."""
+"""The same command again: stored snippets are kept, retryable failures are tried again."""
 
 import json
 import shutil
@@ -98,7 +98,7 @@ def test_other_members_and_catalogues_are_refused(predict, few, trees, tmp_path)
 
 
 def test_what_may_change(predict, few, trees, tmp_path):
-    """Batch size, carried columns, places of catalogue, images, checkpoints and output: nothing is predicted again."""
+    """Batch size, carried columns, paths of all inputs and of the output: nothing is predicted again."""
     first = predict(few, trees, *OPTIONS)
     moved = tmp_path / "moved"
     shutil.copytree(few.parent, moved)

@@ -184,7 +184,7 @@ def test_sliding_windows(rows, trees):
 
 
 def test_an_unbounded_collection(rows, trees):
-    """What arrives before the watermark leaves a window is counted in that window, without an end of the stream."""
+    """Rows that arrive before the watermark passes their window count there, before the stream ends."""
     stream = TestStream()
     for number, row in enumerate(rows[:6]):
         at = number * 5

@@ -1,4 +1,4 @@
-"""What the tests of aggregate and export share: predicted runs, each made once, and the comparison with one run."""
+"""For tests of aggregate and export: predicted runs, each made once, and the comparison with one run."""
 
 import contextlib
 import io

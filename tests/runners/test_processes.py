@@ -136,7 +136,7 @@ sys.exit(command.guarded(lambda: processes.run_all(builds, []) or 0))
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_other_processes_end_with_the_command(tmp_path, how):
-    """Signals go to the process group of the command, as a terminal sends them: no process prints a stack trace."""
+    """Signals go to the command's process group, as from a terminal: no process prints a stack trace."""
     command = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path)], stderr=subprocess.PIPE, text=True, process_group=0
     )

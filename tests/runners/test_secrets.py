@@ -75,7 +75,8 @@ PLAIN = [
     "--experiments=use_runner_v2,shuffle_mode=service",
     '--environment_config={"command":"/boot","env":{"BEAM_ZOO_PYTHON":"/venv/bin/python"}}',
     '--environment_config={"env": {"TOKENIZERS_PARALLELISM": "false", "AWS_PROFILE": "me"}}',
-    '--environment_config={"env": {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json", "AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}}',
+    '--environment_config={"env": {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json", '
+    '"AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}}',
     '--sdk_harness_log_level_overrides={"runners.flink.keys": "DEBUG"}',
     '--transform_name_mapping={"GroupByKey": "Group"}',
     "--labels=api_key_owner=team1",
@@ -135,7 +136,7 @@ def test_slurm_refuses_it(engine, capsys):
 
 
 def test_nothing_keeps_it(few, trees, tmp_path, capfd):
-    """Given in a YAML config and on the command line: not printed, not in three commands' manifests, nor anywhere else."""
+    """Given in a YAML config and on the command line: not printed, not in manifests, nor anywhere else."""
     folder = tmp_path / "outputs"
     models = ["--models", *map(str, trees)]
     run = ["--catalogue", str(few), *models, "--passes", "1", "--limit", "3", "--output", str(folder / "out")]

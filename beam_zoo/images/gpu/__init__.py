@@ -1,4 +1,4 @@
-"""What only a GPU needs: its own JPEG decoder.
+"""The JPEG decoder of NVIDIA GPUs.
 
 May import: `beam_zoo.images` and below.
 """

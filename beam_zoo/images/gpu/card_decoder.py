@@ -1,7 +1,8 @@
-"""JPEGs decoded by the GPU's own decoder, many at once, to Pillow's pixels within a grey level.
+"""JPEGs decoded by the GPU's JPEG engines, to within a grey level of Pillow's pixels.
 
-A GPU takes more images a second than its machine's cores decode; its JPEG engines (an A100 and an H100 have
-them, a T4 not) decode them beside the forward pass. What they do not take, others decode.
+A GPU predicts more images a second than its machine's cores decode. Its JPEG engines (an A100 and an H100
+have some, a T4 not) work beside the forward pass. Files that they do not support are decoded by other
+`Decoders`.
 """
 
 import functools
@@ -26,9 +27,9 @@ from beam_zoo.runtime.device import SideStream
 
 LOGGER = logging.getLogger("beam_zoo")
 _WITHOUT_GPU = -99999
-"""nvImageCodec's device where there is no GPU: libjpeg-turbo decodes."""
+"""nvImageCodec's device number without a GPU: libjpeg-turbo decodes."""
 CALL_IMAGES = 16
-"""Images of one call: beside forward passes, 16 at a time were decoded faster than 256 (H200, one decoder)."""
+"""Images of one call: beside forward passes 16 at a time were faster than 256 (H200, one decoder)."""
 
 
 class NoCardDecoder(Exception):
@@ -36,19 +37,19 @@ class NoCardDecoder(Exception):
 
 
 class CardDecoder:
-    """nvImageCodec's decoder of JPEGs, on the engines that a GPU has for that.
+    """nvImageCodec's decoder of JPEGs on a GPU's JPEG engines.
 
     Args:
-        device: `cuda`; or `cpu`, where libjpeg-turbo stands in for them.
-        calls: how many threads may decode at the same time. What follows the engines' work waits for its turn behind the
-            kernels of forward passes; other threads' images go on meanwhile.
+        device: `cuda`; or `cpu`, for tests with libjpeg-turbo.
+        calls: number of threads that may decode at the same time. Several are faster: the kernels that follow
+            the engines' work wait for those of forward passes.
 
     Raises:
-        NoCardDecoder: the library or the engines are not there.
+        NoCardDecoder: the library is not installed, or the GPU has no engines.
     """
 
     def __init__(self, device: str, calls: int = 1) -> None:
-        # Before its import: it would print a line for each image that it does not take.
+        # Before its import: it would print a line for each image that it cannot decode.
         os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
         try:
             from nvidia import nvimgcodec
@@ -71,27 +72,27 @@ class CardDecoder:
         self._stream_of = nvimgcodec.CodeStream
         self._settings = nvimgcodec.DecodeParams(apply_exif_orientation=False)
         self._tensor = torch.from_dlpack if gpu else lambda image: torch.from_numpy(np.asarray(image))
-        self._said = True
+        self._warned = True  # not while it is tried
         blank = io.BytesIO()
         Image.new("RGB", (64, 64)).save(blank, "JPEG")
         for _ in range(calls):
             if self.decode([blank.getvalue()], None) == [None]:
                 raise NoCardDecoder("a first one came to nothing: it may have no engines for them")
-        self._said = False
+        self._warned = False
 
     def decode(self, files: Sequence[bytes | None], least_side: int | None) -> list[torch.Tensor | None]:
-        """The pixels of images, as Pillow decodes them, within a grey level.
+        """The pixels of images, within a grey level of Pillow's.
 
         Args:
             files: content of each file, or None.
-            least_side: as of `images.decode`; what that makes smaller is not taken.
+            least_side: see `images.decode`; files that it would decode to a smaller size are left out.
 
         Returns:
-            Of each file uint8, shape (height, width, 3), on the device; or None: it is to be decoded otherwise. Who reads
-            them on a GPU must be done before they are forgotten: its engines do not wait for that before they write anew.
+            Of each file uint8, shape (height, width, 3), on the device; None if another decoder is needed.
+            Keep a reference until the GPU has read them: the engines reuse the memory without waiting.
         """
         found: list[torch.Tensor | None] = [None] * len(files)
-        taken = {index: data for index, data in enumerate(files) if data and _suits(data, least_side)}
+        taken = {index: data for index, data in enumerate(files) if data and _is_supported(data, least_side)}
         if not taken:
             return found
         reason = "it gave no pixels"
@@ -102,24 +103,24 @@ class CardDecoder:
                 decoded = decoder.decode(streams, params=self._settings, cuda_stream=current)
                 for index, image in zip(taken, decoded, strict=True):
                     if image is not None:
-                        found[index] = self._tensor(image)  # the current stream waits for it
+                        found[index] = self._tensor(image)  # the current stream waits for the decoder's
         except RuntimeError as error:
             reason = one_line(error)
         finally:
             self._free.put(free)
-        if not self._said and any(found[index] is None for index in taken):
-            self._said = True  # once is enough
+        if not self._warned and any(found[index] is None for index in taken):
+            self._warned = True
             LOGGER.warning("the GPU's decoder failed (%s): processor cores decode some images", reason)
         return found
 
     def close(self) -> None:
-        """End the decoders; nobody may be decoding."""
+        """Close the decoders; no thread may be decoding."""
         while not self._free.empty():
             self._free.get()[0].__exit__(None, None, None)
 
 
-def _suits(data: bytes, least_side: int | None) -> bool:
-    """Whether the card decodes a file to what Pillow does, and the pixels are few enough to wait for their views."""
+def _is_supported(data: bytes, least_side: int | None) -> bool:
+    """Whether the GPU decodes a file as Pillow does, and its pixels may wait for the views of the batch."""
     size = usual_size(data)
     if size is None or 3 * size[0] * size[1] > RAW_BYTES or max(size) > images.MAX_ASPECT * min(size):
         return False
@@ -127,17 +128,17 @@ def _suits(data: bytes, least_side: int | None) -> bool:
 
 
 class OnCard(Decoders):
-    """The GPU decodes what it can; the rest is left to others, who start when there is some.
+    """Decodes on the GPU what it supports, and the rest by other decoders, which start when they are needed.
 
     Args:
         card: the GPU's decoder.
-        others: makes who decodes the rest.
-        given: as of `Decoders`.
+        make_others: makes the other decoders.
+        decoders: arguments of `Decoders`.
     """
 
-    def __init__(self, card: CardDecoder, others: Callable[[], Decoders], *given: Any) -> None:
-        super().__init__(*given)
-        self._card, self._make_others = card, others
+    def __init__(self, card: CardDecoder, make_others: Callable[[], Decoders], *decoders: Any) -> None:
+        super().__init__(*decoders)
+        self._card, self._make_others = card, make_others
         self._late = [view for view in self.views if isinstance(view, LateViews)]
         self._others: Decoders | None = None
         self._starting = threading.Lock()
@@ -146,17 +147,16 @@ class OnCard(Decoders):
         def finish() -> Decoded:
             some: list[Wanted] = []
             left: list[Left | None] = []
-            for start in range(0, len(wanted), CALL_IMAGES):  # no more files than that are in memory
+            for start in range(0, len(wanted), CALL_IMAGES):  # so that few files are in memory
                 piece = [get() for get in wanted[start : start + CALL_IMAGES]]
                 pixels = self._card.decode(list(map(_file, piece)), self.decoding.least_side)
                 left += [self._kept(*each) for each in zip(piece, pixels, strict=True)]
                 some += piece
             done = [own for own in left if own is not None]
             if len(done) == len(wanted):
-                return Decoded(
-                    [np.empty((0, view.stride), np.uint8) for view in self.views], done, lambda: None
-                )
-            # Every image keeps its place in the memory of the others, of whose processes only what is written takes any.
+                nothing = [np.empty((0, view.stride), np.uint8) for view in self.views]
+                return Decoded(nothing, done, lambda: None)
+            # All images, so that indices stay the same: one without a source takes no work and no memory.
             rest = [
                 one if own is None else Wanted(one.offset, None, [])
                 for one, own in zip(some, left, strict=True)
@@ -195,7 +195,7 @@ def _file(wanted: Wanted) -> bytes | None:
     if not isinstance(wanted.source, str):
         return wanted.source if isinstance(wanted.source, bytes) else None
     try:
-        # Larger than its pixels may be: it is no image for the card.
+        # A file larger than RAW_BYTES has more pixels than `_is_supported` allows.
         return images.read_bytes(wanted.source) if os.path.getsize(wanted.source) <= RAW_BYTES else None
     except (OSError, ValueError, images.ImageError):
-        return None  # whoever decodes the rest says why
+        return None  # the other decoders report the failure

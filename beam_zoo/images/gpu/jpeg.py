@@ -1,4 +1,4 @@
-"""Which JPEG files are of the usual kind, and whole: those that every decoder decodes to the same pixels.
+"""Recognise JPEG files that are common and complete, which every decoder decodes to the same pixels.
 
 Markers and segments as in ITU-T T.81, annex B; JFIF's as in ITU-T T.871.
 """
@@ -7,22 +7,21 @@ import numpy as np
 
 _JFIF = b"\xff\xd8\xff\xe0"
 _TABLES = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
-"""Segments that may stand before the frame and the scan: tables, the restart interval, comments and applications' own."""
+"""Segments allowed before the scan: tables, the restart interval, comments and application segments."""
 _BASELINE, _SCAN = 0xC0, 0xDA
 _SAMPLED = (b"\x01\x11", b"\x01\x21", b"\x01\x22")
-"""Luminance's number and sampling, for 4:4:4, 4:2:2 and 4:2:0."""
+"""Number and sampling factors of the luminance component, for 4:4:4, 4:2:2 and 4:2:0."""
 
 
 def usual_size(data: bytes) -> tuple[int, int] | None:
-    """The height and width of a usual JPEG, in pixels.
+    """The height and width of a common JPEG, in pixels.
 
     Args:
         data: content of a file.
 
     Returns:
-        None if it is anything else than one baseline scan of 8-bit YCbCr in a JFIF file, 4:4:4, 4:2:2 or 4:2:0, to the end of the
-        file: grey, CMYK, RGB, progressive, cut off, several images; or if its data have a marker where none can be, which is
-        how most damage shows.
+        None unless the file is JFIF with one baseline scan of 8-bit YCbCr, 4:4:4, 4:2:2 or 4:2:0, to its end.
+        None also if the scan has an invalid marker, which is how most damage shows.
     """
     if data[:4] != _JFIF or data[6:11] != b"JFIF\0" or data[-2:] != b"\xff\xd9":
         return None
@@ -32,7 +31,7 @@ def usual_size(data: bytes) -> tuple[int, int] | None:
         body = data[place + 4 : place + 2 + length]
         place += 2 + length
         if marker == _BASELINE and size is None:
-            # Precision, height, width, components; of each its number, sampling and table.
+            # Precision, height, width, components; for each component its number, sampling and table.
             components = [body[start : start + 2] for start in range(6, len(body), 3)]
             colours = components[1:] == [b"\x02\x11", b"\x03\x11"] and components[0] in _SAMPLED
             if len(body) != 15 or body[0] != 8 or body[5] != 3 or not colours:
@@ -47,7 +46,7 @@ def usual_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_clean(data: bytes, start: int) -> bool:
-    """Whether every 0xff of a scan, up to the end of the image, is a value (a zero follows) or begins a restart."""
+    """Whether every 0xff of a scan is a value (a zero follows) or begins a restart marker."""
     scan = np.frombuffer(data, np.uint8, len(data) - 2 - start, start)
     follows = scan[1:][scan[:-1] == 0xFF]
     return bool(((follows == 0) | (follows & 0xF8 == 0xD0)).all())

@@ -1,4 +1,4 @@
-"""PIL images whose views take a third of the time: their affine transform and resize are `beam_zoo.images.kernels.resample`'s."""
+"""PIL images with the affine transform and resize of `kernels.resample`: views take a third of the time."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ class CompiledImage(Image.Image):
     """A PIL image whose bilinear affine transform and resize are compiled; all else is Pillow's.
 
     Args:
-        given: a PIL image of mode RGB or L, or its pixels: uint8, shape (height, width, channel), of three channels or one.
+        given: a PIL image of mode RGB or L, or pixels: uint8, shape (height, width, 3) or (height, width, 1).
     """
 
     def __init__(self, given: Image.Image | np.ndarray) -> None:
@@ -32,14 +32,15 @@ class CompiledImage(Image.Image):
 
     @functools.cached_property
     def _pixels(self) -> np.ndarray:
-        """uint8, shape (height, width, channel): four channels, of which one is not used, where Pillow has them so."""
+        """uint8, shape (height, width, channel); Pillow stores RGB as four channels, the last one unused."""
         if isinstance(self._given, np.ndarray):
             return self._given
         pixels = None
-        # Of other modes Pillow may have borrowed the memory, and aligned rows would have gaps.
+        # Pillow's own memory, without a copy. In other modes it may belong to another object; aligned rows
+        # may have gaps.
         if self.mode == "RGB" and Image.core.get_alignment() == 1:
             self._given.load()
-            with contextlib.suppress(ValueError):  # so large that Pillow has it in pieces
+            with contextlib.suppress(ValueError):  # a large image is in several blocks
                 pixels = np.frombuffer(pa.array(self._given).buffers()[-1], np.uint8)
         if pixels is None:
             pixels = np.asarray(self._given)
@@ -54,7 +55,7 @@ class CompiledImage(Image.Image):
         return self._exactly.__array_interface__
 
     def load(self) -> Any:
-        """Make the image that Pillow's own methods work with: they call this first."""
+        """Make the image that Pillow's own methods work with; each of them calls `load` first."""
         if not self._loaded:
             given = self._given
             if isinstance(given, np.ndarray):
@@ -64,7 +65,7 @@ class CompiledImage(Image.Image):
         return super().load()
 
     def convert(self, *args: Any, **settings: Any) -> Image.Image:
-        """As Pillow's; a view has one, to grey."""
+        """As Pillow's."""
         found = super().convert(*args, **settings)
         return CompiledImage(found) if found.mode in ("RGB", "L") else found
 
@@ -113,9 +114,9 @@ class CompiledImage(Image.Image):
 
 @functools.cache
 def is_pillows() -> bool:
-    """Whether the bits are Pillow's on this machine too: another compiler may have joined Pillow's products and sums.
+    """Whether the bits are Pillow's on this machine; warns if not.
 
-    If not, that is said, once in a process.
+    They differ if Pillow was built by a compiler that uses fused multiply-add instructions.
     """
     noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     method, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR

@@ -1,7 +1,7 @@
-"""Pillow's bilinear affine transform and resize, compiled for this processor: the same bits in a fraction of the time.
+"""Pillow's bilinear affine transform and resize, compiled for this processor: the same bits in less time.
 
-Both are Pillow's arithmetic in an order in which a processor does many pixels at once. That of the affine transform is in
-double precision, truncated at its end; that of the resize in whole numbers, with weights of 22 bits behind the point.
+Both do Pillow's arithmetic in an order that allows vector instructions. The affine transform works in double
+precision and truncates at its end. The resize works in fixed point, with weights of 22 fractional bits.
 """
 
 import functools
@@ -23,13 +23,13 @@ _NUMBERS, _PLACES, _TOTALS = (types.Array(kind, 1, "C") for kind in (float64, in
 _FIRST, _WEIGHTS = types.Array(int64, 1, "C", readonly=True), types.Array(int32, 2, "C", readonly=True)
 
 
-# Loops over whole arrays, in functions of their own, become vector instructions. Unsigned indices are not looked at for
-# being negative.
+# Small functions with one loop each, because the compiler vectorises these. For unsigned indices it generates
+# no code that handles negative ones.
 
 
 @compiled(types.UniTuple(int64, 2), float64, float64, float64, int64, int64)
 def _inside(step, begin, offset, size, count):
-    """Which of the pixels of a line, from the first to before the last, come from inside of an axis of the image."""
+    """The range (first, end) of `count` output pixels that come from inside an axis of `size` pixels."""
     first, end = 0, count
     while first < count and not 0.0 <= step * (first + 0.5) + begin + offset < size:
         first += 1
@@ -40,7 +40,7 @@ def _inside(step, begin, offset, size, count):
 
 @compiled(types.void, float64, float64, float64, _PLACES, _NUMBERS)
 def _places(step, begin, offset, low, share):
-    """The pixel that each of a line comes from, along one axis, and the share of the next one."""
+    """For each output pixel, along one axis: the lower source pixel, and the weight of the next one."""
     for i in range(low.size):
         place = step * (i + 0.5) + begin + offset - 0.5
         low[i] = math.floor(place)
@@ -207,9 +207,9 @@ def affine(pixels: np.ndarray, matrix: Sequence[float], out: np.ndarray) -> None
 
     Args:
         pixels: uint8, shape (height, width, channel); a fourth channel is left out.
-        matrix: a, b, c, d, e, f: the pixel (x, y) of the result comes from (a x + b y + c, d x + e y + f), in pixels.
-        out: the result, uint8, shape (height, width, channel), of any size, with one channel or three; pixels from outside of
-            the image stay as they are.
+        matrix: a, b, c, d, e, f: output pixel (x, y) comes from input pixel (a x + b y + c, d x + e y + f).
+        out: the result, uint8, shape (height, width, channel), of any size, with one channel or three; pixels
+            from outside the image are not written.
     """
     a, b, c, d, e, f = map(float, matrix)
     if b == 0 and d == 0:
@@ -219,7 +219,7 @@ def affine(pixels: np.ndarray, matrix: Sequence[float], out: np.ndarray) -> None
 
 
 def resize(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Pillow's resize, bilinear: of a smaller size each pixel is a mean of all that it covers.
+    """Pillow's resize, bilinear: a pixel of a smaller image is a weighted mean of all pixels that it covers.
 
     Args:
         pixels: uint8, shape (height, width, channel); a fourth channel is left out.
@@ -230,14 +230,14 @@ def resize(pixels: np.ndarray, out: np.ndarray) -> None:
 
 @functools.lru_cache(maxsize=1000)
 def _weights(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each pixel of the new axis is a mean of.
+    """The source pixels and weights of each pixel of a resized axis.
 
     Args:
-        size: of the axis.
-        new_size: of the new one.
+        size: of the source axis.
+        new_size: of the resized axis.
 
     Returns:
-        The first pixel, int64, shape (new_size,), and the weights of it and those after it, int32, shape (new_size, tap).
+        First source pixels, int64, shape (new_size,); weights from there on, int32, shape (new_size, tap).
     """
     scale = size / new_size
     reach = max(scale, 1.0)
@@ -245,11 +245,11 @@ def _weights(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
     begin = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
     end = np.minimum((centre + reach + 0.5).astype(np.int64), size)
     taps = int((end - begin).max())
-    first = np.minimum(begin, size - taps)  # so that there is a pixel for every weight, be it zero
+    first = np.minimum(begin, size - taps)  # so that every weight, even a zero, has a source pixel
     pixel = first[:, None] + np.arange(taps)
     share = np.maximum(1 - np.abs((pixel - centre[:, None] + 0.5) * (1 / reach)), 0)
     share[(pixel < begin[:, None]) | (pixel >= end[:, None])] = 0
-    total = functools.reduce(np.add, share.T)  # one after the other, as Pillow adds them
+    total = functools.reduce(np.add, share.T)  # in Pillow's order; np.sum has another
     weights = (share / total[:, None] * (1 << _WEIGHT_BITS) + 0.5).astype(np.int32)
     first.flags.writeable = weights.flags.writeable = False
     return first, weights

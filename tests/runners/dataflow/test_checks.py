@@ -1,4 +1,4 @@
-"""What is refused before a job of Dataflow is submitted, whole command lines: one line, that says what to do."""
+"""Command lines that are refused before a job of Dataflow is submitted, in one line that says what to do."""
 
 import shlex
 
@@ -66,7 +66,8 @@ CASES = {
         "needs a --dataflow_preset with a GPU",
     ),
     "a misspelt key": (
-        f"{GOOD} {G2} '--dataflow_service_options=worker_accelerator=typ:nvidia-l4;count:1;install-nvidia-driver'",
+        f"{GOOD} {G2} "
+        "'--dataflow_service_options=worker_accelerator=typ:nvidia-l4;count:1;install-nvidia-driver'",
         "'typ:nvidia-l4' is no part of an accelerator (did you mean 'type'?)",
     ),
     "a misspelt type": (
@@ -79,7 +80,8 @@ CASES = {
     ),
     "a GPU that torch does not know": (
         f"{GOOD} '--dataflow_service_options={L4.replace('nvidia-l4', 'nvidia-tesla-v100')}'",
-        "nvidia-tesla-v100 is too old for torch with CUDA 13: take nvidia-l4, nvidia-tesla-t4, nvidia-tesla-a100",
+        "nvidia-tesla-v100 is too old for torch with CUDA 13: "
+        "take nvidia-l4, nvidia-tesla-t4, nvidia-tesla-a100",
     ),
     "an accelerator without a count": (
         f"{GOOD} {G2} '--dataflow_service_options={L4.replace(';count:1', '')}'",
@@ -102,7 +104,8 @@ CASES = {
         "nvidia-tesla-t4 is on machines of type n1-*, not on n2-standard-8",
     ),
     "two GPUs": (
-        f"{GOOD} --worker_machine_type g2-standard-24 '--dataflow_service_options={L4.replace('count:1', 'count:2')}'",
+        f"{GOOD} --worker_machine_type g2-standard-24 "
+        f"'--dataflow_service_options={L4.replace('count:1', 'count:2')}'",
         "count:2 is 1 too many: a worker uses one GPU",
     ),
     "a machine with two GPUs": (
@@ -147,7 +150,8 @@ CASES = {
     ),
     "another driver": (
         f"{GOOD} {G2} '--dataflow_service_options={L4}:6xx'",
-        "'install-nvidia-driver:6xx' is no part of an accelerator (did you mean 'install-nvidia-driver:5xx'?)",
+        "'install-nvidia-driver:6xx' is no part of an accelerator "
+        "(did you mean 'install-nvidia-driver:5xx'?)",
     ),
     "a key twice": (f"{GOOD} {G2} '--dataflow_service_options={L4};count:1'", "count is given twice"),
     "a machine in a service option": (

@@ -1,4 +1,4 @@
-"""The presets: what they set, that each setting can be overridden, and that each is accepted by the checks."""
+"""The presets: their settings, that each can be overridden, and that the checks accept each."""
 
 import itertools
 
@@ -92,7 +92,7 @@ def test_a_hint_of_ones_own():
 
 
 def test_without_a_preset():
-    """Only what every job needs: one process on a machine, nothing fetched there, and files beside the output."""
+    """Only what every job needs: one process per machine, nothing installed there, files in the output."""
     found = options()
     added = [flag for flag in found.beam if found.origins[flag] == "for Dataflow"]
     assert {flag.partition("=")[0][2:] for flag in added} == {

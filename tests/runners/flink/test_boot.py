@@ -113,7 +113,7 @@ def workers(tmp_path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]
 
 
 def test_forked_workers(endpoint, workers, tmp_path):
-    """Each `boot` has a worker of its own that ends with it, and ends with its worker; all end with what forks them."""
+    """Each `boot` has its own worker, and each ends if the other does; all end with what forks them."""
     process, environment = workers
     boots = [subprocess.Popen(boot_words(endpoint), env=environment) for _ in range(3)]
     wait_for(lambda: len(logs(tmp_path)) == 3, SECONDS)

@@ -6,7 +6,8 @@ from beam_zoo.errors import RunFailed, StorageFull, UserError
 from runners.flink.failures import Failure, Failures, last_cause, last_line
 from runners.stack_traces import summary
 
-PYTHON = """java.lang.RuntimeException: Error received from SDK harness for instruction 4: Traceback (most recent call last):
+PYTHON = """java.lang.RuntimeException: Error received from SDK harness for instruction 4: \
+Traceback (most recent call last):
   File "apache_beam/runners/worker/sdk_worker.py", line 315, in _execute
     response = task()
 {error} [while running 'infer a']

@@ -1,4 +1,4 @@
-"""Installing Flink: from a mirror of Maven's and an index of pip's on this machine, with small files of the same form."""
+"""Installing Flink from a Maven mirror and a pip index on this machine, with small files of the same form."""
 
 import http.server
 import io
@@ -116,7 +116,7 @@ def install(mirror, tmp_path, capfd):
 
 
 def test_all_is_there(install, mirror, tmp_path):
-    """The runner's jars, Flink's scripts and needed jars, our class, the starter; a second run asks for nothing."""
+    """The runner's jars, Flink's scripts and jars, the class, `boot`; a second run downloads nothing."""
     assert install() == (0, "")
     root = tmp_path / "flink"
     found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
@@ -141,7 +141,7 @@ def test_all_is_there(install, mirror, tmp_path):
 
 
 def test_goes_on_after_a_failure(install, mirror, tmp_path):
-    """What came is kept; the line says what to do; the folder does not pass for an installation until all is there."""
+    """Downloaded files are kept; the line says what to do; the installation counts as unfinished."""
     path = "/maven/org/example/grpc/1/grpc-1.jar"
     content = mirror.files.pop(path)
     code, err = install()

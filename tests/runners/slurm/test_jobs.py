@@ -149,7 +149,7 @@ def test_why_it_was_stopped(program, capfd, left, said):
 
 
 def test_ports():
-    """They come from the job's id, below those that systems hand out; a pair that is taken gives way to another."""
+    """They come from the job's id, below the ephemeral ports; if a pair is taken, another one is tried."""
     first = job_ports("4711", "127.0.0.1")
     assert (first.rpc, first.rest) == (29_422, 29_423)
     assert job_ports("10711", "127.0.0.1") == first

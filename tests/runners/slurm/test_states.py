@@ -11,8 +11,10 @@ from runners.slurm.tables import main
 from tests.runners.slurm.test_jobs import FORGOTTEN
 
 WORDS = [
-    "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=77.batch cgroup. Some of your processes may have been",
-    "slurmstepd: error: Detected 3 oom_kill events in StepId=77.batch. Some of the step tasks have been OOM Killed.",
+    "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=77.batch cgroup. "
+    "Some of your processes may have been",
+    "slurmstepd: error: Detected 3 oom_kill events in StepId=77.batch. "
+    "Some of the step tasks have been OOM Killed.",
     "slurmstepd-n1: error: StepId=77.batch exceeded memory limit (642957312 > 209715200), being killed",
     "slurmstepd: error: Exceeded step memory limit at some point.",
 ]
@@ -50,7 +52,8 @@ def test_from_the_controller(array, program):
     Path(array.log.replace("%a", "2")).write_text(f"{WORDS[2]}\n")
     assert states.tasks(array) == {"COMPLETED": [0, 1, 3], "OUT_OF_MEMORY": [2, 4], "TIMEOUT": [5]}
     assert states.summary(array) == (
-        "COMPLETED 0-1 3; OUT_OF_MEMORY 2 4; TIMEOUT 5; Slurm killed a task for memory, ask for more with --mem"
+        "COMPLETED 0-1 3; OUT_OF_MEMORY 2 4; TIMEOUT 5; "
+        "Slurm killed a task for memory, ask for more with --mem"
     )
 
 

@@ -1,4 +1,4 @@
-"""`python -m runners.slurm submit`: what it refuses, and what stands in the script. A real Slurm is in tests/cluster."""
+"""`python -m runners.slurm submit`: what it refuses, and its script. tests/cluster has a real Slurm."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_gpus(submit):
     ],
 )
 def test_forms_of_gpus(submit, asked, flink_asks, task_asks):
-    """The scripts ask as the user did, and no other way; workers are as many as GPUs, the tables have none."""
+    """The scripts ask in the user's form only; there is a worker for each GPU, and none for the tables."""
 
     def asks(text: str) -> list[str]:
         return [line[10:] for line in text.splitlines() if re.match("#SBATCH --(gpus|gres|ntasks)", line)]
@@ -278,7 +278,7 @@ def test_not_an_installation(submit, flink):
 
 @pytest.mark.parametrize("change", ["other bytes", "one more", "one less", "another version"])
 def test_a_changed_installation(submit, flink, change):
-    """Workers are out of strangers' reach only while our class stands first on the class path: any change is refused."""
+    """Workers are safe only if `ServerFactory` comes first on the class path: any change is refused."""
     if change == "other bytes":
         (flink / "boot").write_text("#!/bin/sh\n")
     elif change == "one more":
@@ -291,7 +291,8 @@ def test_a_changed_installation(submit, flink, change):
         (flink / install.MARK).write_text(json.dumps(mark | {"wanted": "0" * 64}))
     code, out, err = submit(FLINK)
     said = {
-        "another version": "by another version of this program: remove it, then python -m runners.flink install",
+        "another version": "by another version of this program: "
+        "remove it, then python -m runners.flink install",
         "one more": "Other.class was not there when",
     }.get(change, "is not as it was installed: remove")
     assert code == 2 and out == "" and said in err
