@@ -49,7 +49,7 @@ def check(flags: list[str], others: list[str]) -> None:
     environment = given.environment_type
     if environment == "LOOPBACK":
         raise UserError(
-            "--environment_type=LOOPBACK starts whatever anybody on this machine asks for: "
+            "--environment_type=LOOPBACK runs whatever any user of this machine requests: "
             "use PROCESS or DOCKER"
         )
     if environment and not environment.startswith("beam:env:") and environment not in ENVIRONMENTS:
@@ -59,7 +59,7 @@ def check(flags: list[str], others: list[str]) -> None:
     if (runner := runner_name(flags)) in OPEN_RUNNERS:
         valid_runners = ", ".join(RUNNERS)
         raise UserError(
-            f"--runner={runner} works through services that strangers can use: choose from {valid_runners}"
+            f"--runner={runner} uses services that anybody can connect to: choose from {valid_runners}"
         )
     if runner not in RUNNERS:
         raise UserError(f"there is no runner {runner!r}{did_you_mean(runner, RUNNERS)}")

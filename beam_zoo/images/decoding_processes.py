@@ -28,7 +28,7 @@ import numpy as np
 from beam_zoo.errors import RunFailed
 from beam_zoo.images import decode as images
 from beam_zoo.images.decoders import Decoded, Decoders, Decoding, Left, Wanted, decode
-from beam_zoo.runtime import code_cache as kept_code
+from beam_zoo.runtime import code_cache
 from beam_zoo.runtime.device import one_thread
 from beam_zoo.runtime.logs import quieten
 
@@ -128,7 +128,7 @@ def begin_to_import() -> None:
         UserError: other users can write to the cache of compiled code.
     """
     with contextlib.suppress(OSError, RuntimeError):  # there is no cache then
-        kept_code.folder(kept_code.NUMBA)  # checked here: the fork server would print a stack trace
+        code_cache.folder(code_cache.NUMBA)  # checked here: the fork server would print a stack trace
     _Context().set_forkserver_preload(
         [__name__, "beam_zoo.images.kernels.compiled_image", "galaxy_datasets.transforms"]
     )

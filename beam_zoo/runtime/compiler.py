@@ -7,7 +7,7 @@ from typing import Any
 
 import numba
 
-from beam_zoo.runtime import code_cache as kept_code
+from beam_zoo.runtime import code_cache
 
 _CONFIG: Any = numba.config
 _SETTINGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -18,7 +18,7 @@ _COMPILING = threading.Lock()  # numba's cache folder is a global setting
 
 def cache_folder() -> str:
     """The cache folder for these settings; numba's cache itself only depends on the source file."""
-    return kept_code.for_this_processor("numba", _SETTINGS, kept_code.NUMBA)
+    return code_cache.for_this_processor("numba", _SETTINGS, code_cache.NUMBA)
 
 
 def compiled(returns: Any, *takes: Any, **more: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -232,7 +232,7 @@ class Application:
         if late:
             refusals = [f" ({refusal})" for name in late if (refusal := self._starts[name].refusal())]
             raise RunFailed(
-                f"{len(late)} of {len(self._taskmanagers)} TaskManagers did not come in "
+                f"{len(late)} of {len(self._taskmanagers)} TaskManagers did not register in "
                 f"{self._settings.registration_seconds:.0f} s: {', '.join(late)}"
                 f"{refusals[0] if refusals else ''}; see their logs in {self._settings.folder}"
             )

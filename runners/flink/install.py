@@ -259,9 +259,7 @@ def classes(jar: Path, location: str) -> dict[str, bytes]:
         raise UserError(f"{location} is not a job server of Beam's Flink runner")
     vendored = {found[1] for found in map(_VENDORED.fullmatch, names) if found}
     if len(vendored) != 1:
-        raise UserError(
-            f"{location} holds no gRPC, or several: nothing could keep strangers from its workers"
-        )
+        raise UserError(f"{location} holds no gRPC, or several: other users could connect to its workers")
     with tempfile.TemporaryDirectory() as folder:
         root = HERE / "java" / "classes"
         (version,) = vendored
@@ -276,7 +274,7 @@ def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
     javac = os.path.join(java, "bin", "javac") if java else "javac"
     if shutil.which(javac) is None:
         raise UserError(
-            f"{location} needs a JDK, for the class that keeps strangers from its workers: there is no javac "
+            f"{location} needs a JDK, to compile the class that protects its workers: there is no javac "
             "(set JAVA_HOME, or put it on the PATH)"
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -291,7 +289,7 @@ def _compile(classes: Path, jar: Path, vendored: str, location: str) -> None:
         )
     if done.returncode:
         reason = one_line(done.stderr)
-        raise RunFailed(f"the class that keeps strangers from its workers does not fit {location}: {reason}")
+        raise RunFailed(f"the class that protects its workers does not fit {location}: {reason}")
 
 
 JAVAC = ["--release", "11", "-g:none"]

@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace, own: str, environment: dict[str, str]) -> 
         threading.Thread(target=end_with_workers, daemon=True).start()
         code = process.wait()
         if failed.is_set() and not stopped.is_set():
-            print(f"what starts Python workers has ended (exit code {workers.returncode})", flush=True)
+            print(f"the process that starts workers has ended (exit code {workers.returncode})", flush=True)
             return 1
         assert workers.stdin is not None
         workers.stdin.close()

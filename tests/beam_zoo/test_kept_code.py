@@ -14,7 +14,7 @@ import pytest
 
 from beam_zoo.errors import UserError
 from beam_zoo.images.decoding_processes import begin_to_import
-from beam_zoo.runtime import code_cache as kept_code
+from beam_zoo.runtime import code_cache
 from beam_zoo.storage.private_folder import ANYTHING, WRITE, fault, fault_on_the_way
 from pipelines import predict
 from tests import checkpoints
@@ -309,10 +309,10 @@ def test_what_torch_chose_itself_is_not_the_users_choice(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir_utils.cache_dir() == cache_dir_utils.default_cache_dir()
-    kept_code.keep_torch_code()
+    code_cache.keep_torch_code()
     assert cache_dir_utils.cache_dir().startswith(str(tmp_path / "beam_zoo" / "torch-"))
     assert cache_dir_utils.triton_cache_dir(0).startswith(str(tmp_path / "beam_zoo" / "torch-"))
     with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder"):
         (tmp_path / "beam_zoo").chmod(0o777)
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-        kept_code.keep_torch_code()
+        code_cache.keep_torch_code()

@@ -118,5 +118,5 @@ def test_a_taskmanager_that_does_not_come(submit, broken_flink, flink):
     flink = broken_flink("flink/bin/taskmanager.sh", slow_start)
     job = submit(["--nodes", 2, "--registration_seconds", 40], flink=flink)
     assert job.wait() == "FAILED"
-    assert "1 of 2 TaskManagers did not come in 40 s: n2-0; see their logs" in job.last_line()
+    assert "1 of 2 TaskManagers did not register in 40 s: n2-0; see their logs" in job.last_line()
     job.assert_nothing_left()

@@ -77,7 +77,7 @@ class CardDecoder:
         Image.new("RGB", (64, 64)).save(blank, "JPEG")
         for _ in range(calls):
             if self.decode([blank.getvalue()], None) == [None]:
-                raise NoCardDecoder("a first one came to nothing: it may have no engines for them")
+                raise NoCardDecoder("it did not decode a test image: it may have no JPEG engines")
         self._warned = False
 
     def decode(self, files: Sequence[bytes | None], least_side: int | None) -> list[torch.Tensor | None]:

@@ -130,6 +130,6 @@ def is_pillows() -> bool:
     same = all(made(CompiledImage(image)) == made(image) for image in images)
     if not same:
         LOGGER.warning(
-            "Pillow's arithmetic is another on this machine than ours: Pillow itself makes the views, slower"
+            "Pillow's arithmetic differs from ours on this machine: Pillow itself makes the views, slower"
         )
     return same
