@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from beam_zoo.errors import UserError
 from beam_zoo.images.views import GLOBAL_GENERATOR, SIZES_KEPT, View
-from beam_zoo.runtime.device import Pieces, host_buffer, used_here
+from beam_zoo.runtime.device import AdaptiveBatches, host_buffer, used_here
 
 GRID_IMAGES, GRID_PIXELS = {"cpu": 1, "cuda": 256}, 128 * 424 * 424
 """Most images and pixels of one resampling: on a CPU one image fits the cache; so many pixels take 1 GB."""
@@ -54,7 +54,7 @@ class FastView(View):
     def __init__(self, settings: dict[str, Any], device: str = "cpu") -> None:
         super().__init__(settings)
         self._device = device
-        self._pieces = Pieces(GRID_IMAGES[device], "--fast_views", "images", "one image")
+        self._batches = AdaptiveBatches(GRID_IMAGES[device], "--fast_views", "images", "one image")
         self._affine: v2.RandomAffine | None = None
         self._sizing: list[Any] = []
         self._flips: list[Any] = []
@@ -144,7 +144,7 @@ class FastView(View):
                 return (torch.stack(made, 1) if views > 1 else made[0][:, None]).to(out.device)
 
             most = max(1, GRID_PIXELS // (size[0] * size[1]))
-            made = self._pieces.work(len(same_size), make, most)
+            made = self._batches.work(len(same_size), make, most)
             out[torch.tensor([places[index] for index in same_size], device=out.device)] = made
 
     def _together(self, images: list[torch.Tensor]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from beam_zoo.members import checkpoints
 from beam_zoo.members.member import Member
 from beam_zoo.runtime import progress
 from beam_zoo.runtime.code_cache import keep_torch_code
-from beam_zoo.runtime.device import Pieces, out_of_memory, set_up_torch, used_here
+from beam_zoo.runtime.device import AdaptiveBatches, out_of_memory, set_up_torch, used_here
 from beam_zoo.samples.records import Batch
 from beam_zoo.storage import files
 
@@ -56,8 +56,8 @@ class MemberModel(nn.Module):
         self.task = view_task(member.view, member.random_of, settings.passes).name
         whose = f"member {member.name}"
         images = min(settings.batch_size, IMAGES_AT_ONCE[settings.device])
-        self._images = Pieces(images, whose, "images", "one image")
-        self._galaxies = Pieces(settings.batch_size, whose, "galaxies", "the passes of one galaxy")
+        self._images = AdaptiveBatches(images, whose, "images", "one image")
+        self._galaxies = AdaptiveBatches(settings.batch_size, whose, "galaxies", "the passes of one galaxy")
         self._compiled: set[int] = set()
         self._dtype = PRECISIONS[settings.precision]
         if self._dtype is not None:

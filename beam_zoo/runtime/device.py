@@ -78,17 +78,17 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
-class Pieces:
-    """Processes items in pieces; if the device runs out of memory, in pieces of half the size from then on.
+class AdaptiveBatches:
+    """Processes items in batches; if the device runs out of memory, in batches of half the size from then on.
 
     Args:
-        at_once: size of a piece at first.
+        at_once: size of a batch at first.
         whose: the member or view that needs the memory, for messages.
         items: name of the items in the plural, for messages.
         one: the same for one item.
 
     Attributes:
-        at_once: size of the next piece.
+        at_once: size of the next batch.
     """
 
     def __init__(self, at_once: int, whose: str, items: str, one: str) -> None:
@@ -97,7 +97,7 @@ class Pieces:
     def work(
         self, count: int, work: Callable[[slice], torch.Tensor], most: int | None = None
     ) -> torch.Tensor:
-        """The results of all pieces, concatenated.
+        """The results of all batches, concatenated.
 
         Args:
             count: number of items.

@@ -131,7 +131,7 @@ def test_steps_that_are_not_made_in_batches(changes, step):
 
 def test_out_of_memory_halves_the_images(images, monkeypatch):
     view = FastView(view_settings("fast", False))
-    view._pieces = device.Pieces(4, "--fast_views", "images", "one image")
+    view._batches = device.AdaptiveBatches(4, "--fast_views", "images", "one image")
     real, sizes = FastView._geometry, []
 
     def geometry(self, x, draws):
