@@ -102,7 +102,7 @@ class AdaptiveBatches:
         Args:
             count: number of items.
             work: returns the results of a slice of them.
-            most: limit of the size of a piece for these items, or None.
+            most: limit of the size of a batch for these items, or None.
 
         Raises:
             UserError: not even one item fits.
