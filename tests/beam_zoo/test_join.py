@@ -54,7 +54,7 @@ def test_mappings_are_those_of_a_plain_loop(tmp_path, monkeypatch, seed):
         lambda plan, _: (pa.chunked_array([plan.ids[n : n + 3]]) for n in range(0, plan.rows, 3)),
     )
     plans = [
-        SimpleNamespace(ids=ids, rows=len(ids), catalogue={"sha256": str(catalogues.index(ids))})
+        SimpleNamespace(ids=ids, rows=len(ids), catalogue=SimpleNamespace(sha256=str(catalogues.index(ids))))
         for ids in catalogues
     ]
     mappings, total = join.join_by_id([(plan, "") for plan in plans], str(tmp_path))
