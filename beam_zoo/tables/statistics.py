@@ -13,6 +13,7 @@ import numpy as np
 import scipy.special
 
 from beam_zoo.plan.plan import MEDIAN, MIXTURE
+from beam_zoo.tables.medians import median
 
 if TYPE_CHECKING:
     from zoobot.shared.schemas import Schema
@@ -101,7 +102,7 @@ class DecisionTree:
         if self._mixture is None:
             logits = _quantiles().logits(a.ravel(), b.ravel()).reshape(len(INTERVAL), *a.shape)
             # The logit is monotonic: the median is found among logits; two middle quantiles are averaged.
-            lower, upper = scipy.special.expit(_middle(logits)).mean(0)
+            lower, upper = scipy.special.expit(median(logits)).mean(0)
         else:
             by_sample = (each.transpose(1, 0, 2).reshape(samples, -1) for each in (a, b))
             lower, upper = self._mixture.quantiles(*by_sample).reshape(len(INTERVAL), answers, -1)
@@ -171,18 +172,3 @@ def value_statistics(samples: np.ndarray) -> ValueStatistics:
     lower, upper = np.percentile(values, [100 * p for p in INTERVAL], axis=1)
     spread = [np.where(one_value, np.nan, x) for x in (values.std(1), lower, upper)]
     return ValueStatistics(*(x.astype(np.float32) for x in (values.mean(1), *spread)))
-
-
-def _middle(values: np.ndarray) -> np.ndarray:
-    """The middle values along the second to last axis, one or two of them.
-
-    Args:
-        values: shape (..., value, column); put into another order.
-
-    Returns:
-        Shape (middle, ..., column).
-    """
-    count = values.shape[-2]
-    middle = sorted({(count - 1) // 2, count // 2})
-    values.partition(middle, axis=-2)
-    return np.moveaxis(values[..., middle, :], -2, 0)
