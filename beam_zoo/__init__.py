@@ -5,7 +5,7 @@
     output = beam_zoo.predict(catalogue="galaxies.csv", models=["a.yaml", "b.yaml"], output="OUT", passes=5)
     rings = output.friendly().sort_values("ring_yes_fraction", ascending=False)
 
-Functions, each a command with its options as keywords, that return an `Output`:
+Functions that return an `Output`; all but the last are commands, with their options as keywords:
 
 - `predict`: vote fractions of a catalogue's galaxies, as tables.
 - `represent`: the encoders' features instead.
@@ -15,7 +15,8 @@ Functions, each a command with its options as keywords, that return an `Output`:
 
 `Predict` is a transform for other pipelines of Beam: `rows | beam_zoo.Predict(models=["a.yaml"], passes=5)`.
 
-Others: `audit` reads an output again and says what is wrong; `export` writes its samples as an HDF5 file.
+Others: `audit` reads an output again and says what is wrong; `export` writes its samples as an HDF5 file;
+`read_member` reads a member's YAML file.
 Errors: `UserError`, `RunFailed`, `TooManyFailures`, `StorageFull`.
 
 Everything is imported when it is first used. The packages below this one are not part of the public
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_zoo.errors import RunFailed, StorageFull, TooManyFailures, UserError
+    from beam_zoo.members.member import read_member
     from beam_zoo.results import Output, open_output
     from pipelines.library import aggregate, audit, export, finish, predict, represent
     from pipelines.transform import Predict
@@ -46,11 +48,13 @@ __all__ = [
     "finish",
     "open_output",
     "predict",
+    "read_member",
     "represent",
 ]
 
 _MODULES = {
     "beam_zoo.errors": ("RunFailed", "StorageFull", "TooManyFailures", "UserError"),
+    "beam_zoo.members.member": ("read_member",),
     "beam_zoo.results": ("Output", "open_output"),
     "pipelines.library": ("aggregate", "audit", "export", "finish", "predict", "represent"),
     "pipelines.transform": ("Predict",),

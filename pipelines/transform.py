@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apache_beam as beam
 
@@ -11,7 +11,7 @@ from beam_zoo.errors import UserError, did_you_mean
 from beam_zoo.inference.load_rows import LoadRows
 from beam_zoo.inference.settings import InferenceSettings
 from beam_zoo.members.compatible import check_compatible
-from beam_zoo.members.member import Member
+from beam_zoo.members.member import Member, MemberSpec
 from beam_zoo.members.resolve import resolve
 from beam_zoo.samples.records import RowBatch
 from beam_zoo.storage.files import absolute
@@ -20,9 +20,6 @@ from beam_zoo.tables.dictionaries import FAILURES, MakeDictionaries
 from pipelines import checks
 from pipelines.options import BY_NAME, Options, Sampling
 from pipelines.samples import infer
-
-if TYPE_CHECKING:
-    from beam_zoo.members.member import MemberSpec
 
 NAMES = (
     *(field.name for field in dataclasses.fields(Sampling)),
@@ -46,10 +43,16 @@ class Predict(beam.PTransform):
 
     Elements are dictionaries with `id_str`, and with `file_loc`, a path, or `image`, the bytes of a JPEG or
     PNG file. Each becomes a dictionary with the columns of the advanced table, in its own window and with its
-    own timestamp; a galaxy without a prediction becomes one with the columns of the failures table, in the
-    output `failures`. The numbers are those of `beam_zoo.predict`: random draws depend on the seed, the
-    galaxy's id, the member and the pass. There is no shuffle: galaxies are batched within their bundle. A
-    galaxy in several (sliding) windows is predicted in each.
+    own timestamp; a galaxy without a prediction becomes one with the columns of the failures table, and what
+    is carried, in the output `failures`. The numbers are those of `beam_zoo.predict`: random draws depend on
+    the seed, the galaxy's id, the member and the pass.
+
+    There is no shuffle: galaxies are batched within their bundle and window. A batch of few galaxies takes
+    nearly as long as a full one, and a galaxy in several (sliding) windows is predicted in each: give windows
+    after this transform where possible. Pane information is lost.
+
+    Without `image_root`, paths must be absolute or remote, and may lead anywhere. Each thread of a worker
+    that runs bundles has its own decoders: a GPU needs few such threads.
 
     Workers read the checkpoints from where they are now: for those on other machines, that is a shared disk
     or gs://. In the process that a model is loaded into, torch's number of threads and its TF32 flags are
@@ -75,7 +78,7 @@ class Predict(beam.PTransform):
 
     def __init__(
         self,
-        models: "Sequence[str | os.PathLike[str] | MemberSpec]",
+        models: Sequence[str | os.PathLike[str] | MemberSpec],
         *,
         samples: bool = False,
         **options: Any,
@@ -84,7 +87,7 @@ class Predict(beam.PTransform):
         for name in options:
             if name not in NAMES:
                 raise UserError(f"Predict has no option {name!r}{did_you_mean(name, NAMES)}")
-        if isinstance(models, str | os.PathLike):
+        if isinstance(models, str | os.PathLike | MemberSpec):
             models = [models]
         names = [os.fspath(m) if isinstance(m, str | os.PathLike) else m for m in models]
         if not names:
@@ -103,7 +106,8 @@ class Predict(beam.PTransform):
         options, first = self._options, self._members[0]
         settings = _settings(self._members, options)
         root, allow_outside = options.inputs.image_root, options.inputs.allow_outside
-        load = beam.ParDo(LoadRows(settings, absolute(root) if root else None, allow_outside))
+        root = absolute(root) if root else None
+        load = beam.ParDo(LoadRows(settings, root, allow_outside, options.inputs.carry))
         batches = infer(rows | "load images" >> load.with_output_types(RowBatch), settings)
         statistics = Statistics(first.kind, self._members, first.outputs, options.tables.interval)
         carried = options.inputs.carry
@@ -112,7 +116,7 @@ class Predict(beam.PTransform):
         return batches | "make dictionaries" >> outputs
 
 
-def _members(models: "Sequence[str | MemberSpec]", options: Options) -> tuple[Member, ...]:
+def _members(models: Sequence[str | MemberSpec], options: Options) -> tuple[Member, ...]:
     """The members, each with the path where its checkpoint is now."""
     found = [resolve(spec, None, "", represent=False) for spec in checks.read_members(models)]
     members = tuple(dataclasses.replace(member, path=absolute(path)) for member, path in found)

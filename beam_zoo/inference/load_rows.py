@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import apache_beam as beam
 from apache_beam.transforms.window import BoundedWindow
@@ -18,20 +18,31 @@ from beam_zoo.runtime.device import usable_device
 from beam_zoo.samples.records import Row, RowBatch
 from beam_zoo.storage.files import is_remote
 
+MOST_WAITING = 4
+"""Batches' worth of rows that wait in a bundle of several windows; then the fullest window is predicted."""
+
 
 class LoadRows(beam.DoFn):
-    """Turns dictionaries with `id_str` and `file_loc`, or `image`, into batches of one window each.
+    """Dictionaries with `id_str` and `file_loc`, or `image`, become batches of pixels, of one window each.
 
-    A row that cannot be used becomes a failure in its batch. Every batch is complete when its bundle ends.
+    A row that cannot be used travels on as a failure in its batch. No row waits for another bundle.
 
     Args:
         settings: of the ensemble.
-        image_root: folder of relative image paths; None to refuse these.
-        allow_outside: whether image paths may be outside `image_root`.
+        image_root: where relative image paths start, which paths may not leave; None to refuse relative ones.
+        allow_outside: whether image paths may leave the image root.
+        carried: keys that a row must have, and that travel with it.
     """
 
-    def __init__(self, settings: InferenceSettings, image_root: str | None, allow_outside: bool) -> None:
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        image_root: str | None,
+        allow_outside: bool,
+        carried: Sequence[str] = (),
+    ) -> None:
         self._settings, self._root, self._allow_outside = settings, image_root, allow_outside
+        self._carried = tuple(carried)
 
     def setup(self) -> None:
         device = usable_device(self._settings.device, self._settings.precision)
@@ -43,7 +54,7 @@ class LoadRows(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._images.forget()
-        self._waiting: dict[BoundedWindow, list[Row]] = {}
+        self._waiting: dict[BoundedWindow, list[tuple[Row, Image]]] = {}
 
     def process(
         self,
@@ -52,34 +63,39 @@ class LoadRows(beam.DoFn):
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[WindowedValue]:
         waiting = self._waiting.setdefault(window, [])
-        waiting.append(Row(values, timestamp))
+        # The image's bytes, and what nobody asked for, do not travel further.
+        kept = {key: values.get(key) for key in ("id_str", "file_loc", *self._carried)}
+        waiting.append((Row(kept, timestamp), self._image(len(waiting), values)))
         if len(waiting) == self._settings.batch_size:
-            yield from self._start(self._waiting.pop(window), window)
+            yield from self._start(window)
+        elif sum(map(len, self._waiting.values())) == MOST_WAITING * self._settings.batch_size:
+            yield from self._start(max(self._waiting, key=lambda each: len(self._waiting[each])))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        while self._waiting:
-            window, rows = self._waiting.popitem()
-            yield from self._start(rows, window)
+        for window in [*self._waiting]:
+            yield from self._start(window)
         yield from map(_in_its_window, self._images.rest())
 
-    def _start(self, rows: list[Row], window: BoundedWindow) -> Iterator[WindowedValue]:
+    def _start(self, window: BoundedWindow) -> Iterator[WindowedValue]:
+        rows, images = zip(*self._waiting.pop(window), strict=True)
         make = functools.partial(RowBatch, rows=rows, window=window)
-        images = [self._image(offset, row.values) for offset, row in enumerate(rows)]
-        ids = [str(row.values.get("id_str")) for row in rows]
+        ids = [row.values["id_str"] if _is_text(row.values["id_str"]) else "" for row in rows]
         yield from map(_in_its_window, self._images.add(range(len(rows)), ids, images, make))
 
     def _image(self, offset: int, values: Mapping[str, Any]) -> Image:
-        """The path or content of a row's image, or a failure if the row cannot be used."""
+        """Where the image of a row is, or its content; or what is wrong with the row."""
         galaxy, location, content = (values.get(key) for key in ("id_str", "file_loc", "image"))
 
         def failure(reason: str) -> Failure:
             return Failure(offset, "image", reason, False)
 
-        if not isinstance(galaxy, str) or not galaxy:
+        if not _is_text(galaxy):
             return failure(f"id_str must be text, not {galaxy!r:.100}")
+        if missing := [key for key in self._carried if key not in values]:
+            return failure(f"the row has no {missing[0]!r}")
         if content is not None:
             return content if isinstance(content, bytes) else failure("image must be bytes")
-        if not isinstance(location, str) or not location:
+        if not _is_text(location):
             return failure("the row has neither file_loc nor image")
         if self._root is None:
             if not os.path.isabs(location) and not is_remote(location):
@@ -88,6 +104,10 @@ class LoadRows(beam.DoFn):
         if not self._allow_outside and is_outside(location, self._root):
             return failure(f"file_loc {location!r:.300} is outside {self._root}")
         return image_path(location, self._root)
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value)
 
 
 def _in_its_window(batch: Any) -> WindowedValue:

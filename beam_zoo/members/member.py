@@ -123,6 +123,9 @@ def read_member(path: str) -> MemberSpec:
 
     Raises:
         UserError: a missing, unknown or impossible setting, naming the nearest valid one.
+
+    >>> beam_zoo.read_member("a.yaml").name
+    'demo_a'
     """
     content = load_yaml(path)
     known = [f.name for f in dataclasses.fields(MemberSpec) if f.name != "source"]

@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -72,7 +72,7 @@ class Row:
     """An element of somebody's pipeline: a galaxy.
 
     Attributes:
-        values: its dictionary.
+        values: its `id_str`, its `file_loc` or None, and what is carried.
         timestamp: of the element.
     """
 
@@ -89,7 +89,7 @@ class RowBatch(Batch):
         window: their window.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     window: BoundedWindow
 
 

@@ -7,7 +7,6 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_zoo.images.failure import Failure
 from beam_zoo.samples.records import Row, RowBatch
 from beam_zoo.samples.store import finite_only
 from beam_zoo.tables.columns import StatisticsPlan, TableColumns
@@ -23,7 +22,7 @@ class MakeDictionaries(beam.DoFn):
     Args:
         plan: what the statistics are of.
         pass_numbers: numbers of the passes.
-        carried: keys of a row that its dictionary carries along.
+        carried: keys of a row that its dictionary carries along; a failure has all of its row.
         samples: whether the dictionary also has all samples.
     """
 
@@ -44,7 +43,8 @@ class MakeDictionaries(beam.DoFn):
 
         for failure in batch.failures:
             row = batch.rows[failure.offset]
-            yield beam.pvalue.TaggedOutput(FAILURES, of(row, _failure(row.values, failure)))
+            why = {"stage": failure.stage, "error": failure.error, "may_pass": failure.may_pass}
+            yield beam.pvalue.TaggedOutput(FAILURES, of(row, {**row.values, **why}))
         if not len(batch):
             return
         # (galaxy, member, pass, output)
@@ -65,14 +65,3 @@ class MakeDictionaries(beam.DoFn):
             for member, passes in zip(self._plan.members, outputs.tolist(), strict=True)
             for number, values in zip(self._pass_numbers, passes, strict=True)
         ]
-
-
-def _failure(values: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
-    """A row of the failures table."""
-    return {
-        "id_str": values.get("id_str"),
-        "file_loc": values.get("file_loc"),
-        "stage": failure.stage,
-        "error": failure.error,
-        "may_pass": failure.may_pass,
-    }

@@ -14,6 +14,7 @@ from apache_beam.transforms.window import FixedWindows, SlidingWindows, Timestam
 from apache_beam.utils.timestamp import Timestamp
 
 import beam_zoo
+from beam_zoo.inference.load_rows import LoadRows
 from tests import checkpoints, oracle
 
 RUNNER = "FnApiRunner"
@@ -150,6 +151,32 @@ def test_what_cannot_be_predicted_is_a_failure(rows, trees, tmp_path, few):
         assert list(found) == ["id_str", "file_loc", "stage", "error", "may_pass"]
         assert reason in found["error"] and found["may_pass"] == may_pass, found
         assert found["file_loc"] == row.get("file_loc")
+
+
+def test_what_is_carried_must_be_there(rows, trees):
+    row = {name: value for name, value in rows[1].items() if name != "ra"}
+    predictions, failures = run([rows[0], row], beam_zoo.Predict(trees, passes=1, carry=["ra", "dec"]))
+    assert [found["ra"] for found, _, _ in predictions] == [rows[0]["ra"]]
+    [(failure, _, _)] = failures
+    assert failure["error"] == "the row has no 'ra'" and failure["dec"] == row["dec"]
+
+
+def test_few_rows_wait_where_there_are_many_windows(rows, trees, monkeypatch):
+    """In a bundle of 23 windows at most four batches' worth of rows wait, and each is predicted once."""
+    waiting = []
+    start = LoadRows._start
+
+    def noted(step, window):
+        waiting.append(sum(map(len, step._waiting.values())))
+        return start(step, window)
+
+    monkeypatch.setattr(LoadRows, "_start", noted)
+    timed = [{**row, "at": 10 * number} for number, row in enumerate(rows)]
+    transform = beam_zoo.Predict(trees[:1], passes=1, batch_size=2)
+    predictions, _ = run(timed, transform, AT, beam.WindowInto(FixedWindows(10)))
+    starts = {found["id_str"]: int(window.start) for found, window, _ in predictions}
+    assert len(predictions) == len(rows) and starts == {row["id_str"]: row["at"] for row in timed}
+    assert max(waiting) == 4 * 2
 
 
 def test_paths_without_an_image_root(rows, trees, few):
