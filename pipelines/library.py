@@ -114,9 +114,11 @@ def _run(
         if each not in valid:
             raise UserError(f"{name} has no option {each!r}{did_you_mean(each, valid)}")
     values = {each: BY_NAME[each].convert(value) for each, value in given.items() if value is not None}
-    # One alone need not be in a list.
-    given_models = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
-    members = tuple(os.fspath(m) if isinstance(m, str | os.PathLike) else m for m in given_models)
+    from beam_zoo.members.member import MemberSpec
+
+    if isinstance(models, str | os.PathLike | MemberSpec):
+        models = [models]
+    members = tuple(os.fspath(m) if isinstance(m, str | os.PathLike) else m for m in models)
     values |= {"catalogue": os.fspath(catalogue), "models": members, "output": os.fspath(output)}
     with _as_a_library(beam_options):
         from pipelines.predict import execute
