@@ -9,7 +9,7 @@ from beam_zoo.tables.reports import read_report
 from beam_zoo.union.reading import unique_files
 from beam_zoo.union.runs import manifest_entry
 from beam_zoo.union.union import Union
-from pipelines.manifest import utc
+from pipelines.manifest import add_up, utc
 from runners import secrets
 
 
@@ -38,10 +38,7 @@ def make_manifest(
         UserError: a stored part has changed while it was read.
     """
     reports = [read_report(built, part) for part in range(union.table_parts)]
-    predicted = sum(report["predicted"] for report in reports)
-    failed = sum(report["failed"] for report in reports)
-    if predicted + failed != union.rows:
-        raise AssertionError(f"{predicted} predicted and {failed} failed are not the {union.rows} rows")
+    predicted, failed = add_up(reports, union.rows)
     parts = unique_files([*files_read, *(file for report in reports for file in report["parts"])])
     return {
         "command": union.command,

@@ -16,7 +16,7 @@ from beam_zoo.results import Output, open_output
 from beam_zoo.runtime.tuning import callers_process
 from beam_zoo.storage.files import absolute, is_remote
 from pipelines import command
-from pipelines.options import BY_NAME, OPTIONS, Options
+from pipelines.options import BY_NAME, OPTIONS, Options, member_list
 
 if TYPE_CHECKING:
     from beam_zoo.members.member import MemberSpec
@@ -114,12 +114,8 @@ def _run(
         if each not in valid:
             raise UserError(f"{name} has no option {each!r}{did_you_mean(each, valid)}")
     values = {each: BY_NAME[each].convert(value) for each, value in given.items() if value is not None}
-    from beam_zoo.members.member import MemberSpec
-
-    if isinstance(models, str | os.PathLike | MemberSpec):
-        models = [models]
-    members = tuple(os.fspath(m) if isinstance(m, str | os.PathLike) else m for m in models)
-    values |= {"catalogue": os.fspath(catalogue), "models": members, "output": os.fspath(output)}
+    paths = {"catalogue": os.fspath(catalogue), "output": os.fspath(output)}
+    values |= {**paths, "models": member_list(models)}
     with _as_a_library(beam_options):
         from pipelines.predict import execute
         from runners import cluster

@@ -39,12 +39,7 @@ def write_manifest(
         The manifest.
     """
     plan, output = run.plan, run.output
-    predicted = sum(report["predicted"] for report in reports)
-    failed = sum(report["failed"] for report in reports)
-    if predicted + failed != plan.rows:
-        raise AssertionError(
-            f"{predicted} predicted and {failed} failed are not the {plan.rows} rows of the plan"
-        )
+    predicted, failed = add_up(reports, plan.rows)
     read = [part for report in reports for part in report["parts"]]
     # Representations have a file per member: galaxies count once.
     first = parts.folders(plan)[0]
@@ -77,6 +72,14 @@ def write_manifest(
         file=sys.stderr,
     )
     return manifest
+
+
+def add_up(reports: list[dict[str, Any]], rows: int) -> tuple[int, int]:
+    """How many galaxies the table parts have, predicted and failed: together all `rows`."""
+    predicted, failed = (sum(report[name] for report in reports) for name in ("predicted", "failed"))
+    if predicted + failed != rows:
+        raise AssertionError(f"{predicted} predicted and {failed} failed are not the {rows} rows")
+    return predicted, failed
 
 
 def check_failures(manifest: dict[str, Any], output: str, max_failure_fraction: float) -> None:

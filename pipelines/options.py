@@ -222,6 +222,16 @@ def flag_name(flag: str) -> str:
     return flag[2:].partition("=")[0]
 
 
+def member_list(
+    models: "str | os.PathLike[str] | MemberSpec | Iterable[str | os.PathLike[str] | MemberSpec]",
+) -> "tuple[str | MemberSpec, ...]":
+    """The `models` of the library, one alone or several, as the option has them."""
+    from beam_zoo.members.member import MemberSpec
+
+    given = [models] if isinstance(models, str | os.PathLike | MemberSpec) else models
+    return tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in given)
+
+
 def models_of(patterns: Sequence[str]) -> list[str]:
     """The members' files; a glob in a YAML config is expanded, as the shell expands it on the command line.
 

@@ -18,7 +18,7 @@ from beam_zoo.storage.files import absolute
 from beam_zoo.tables.columns import column_names
 from beam_zoo.tables.dictionaries import FAILURES, MakeDictionaries
 from pipelines import checks
-from pipelines.options import BY_NAME, Options, Sampling
+from pipelines.options import BY_NAME, Options, Sampling, member_list
 from pipelines.samples import infer
 
 NAMES = (
@@ -87,15 +87,12 @@ class Predict(beam.PTransform):
         for name in options:
             if name not in NAMES:
                 raise UserError(f"Predict has no option {name!r}{did_you_mean(name, NAMES)}")
-        if isinstance(models, str | os.PathLike | MemberSpec):
-            models = [models]
-        names = [os.fspath(m) if isinstance(m, str | os.PathLike) else m for m in models]
-        if not names:
+        if not (given_models := member_list(models)):
             raise UserError("models is empty: give at least one member")
         given = {name: BY_NAME[name].convert(value) for name, value in options.items() if value is not None}
         self._options = Options.of(given)
         self._samples = samples
-        self._members = _members(names, self._options)
+        self._members = _members(given_models, self._options)
         carried, first = self._options.inputs.carry, self._members[0]
         checks.names("predict", carried, self._members)
         if samples and "samples" in {*carried, *column_names(first.kind, first.outputs)[1]}:
@@ -128,7 +125,7 @@ def _members(models: Sequence[str | MemberSpec], options: Options) -> tuple[Memb
 def _settings(members: tuple[Member, ...], options: Options) -> InferenceSettings:
     sampling = options.sampling
     return InferenceSettings(
-        members=tuple(dataclasses.replace(member, checkpoint="", encoder=None) for member in members),
+        members=tuple(member.for_workers() for member in members),
         pass_numbers=range(sampling.first_pass, sampling.first_pass + sampling.passes),
         seed=sampling.seed,
         batch_size=options.work.batch_size,

@@ -76,6 +76,17 @@ def zoobot_encoder(path: Path, *, seed: int = 0) -> Path:
     return save(ZoobotEncoder(encoder(seed)), path)
 
 
+def demo_members(folder: Path) -> list[Path]:
+    """`a.yaml` and `b.yaml` in a folder: the demo's members, whose files stay where they are."""
+    there, made = Path(__file__).parents[1] / "examples" / "members", []
+    for name in "ab":
+        content = yaml.safe_load((there / f"demo_{name}.yaml").read_text())
+        content |= {key: str(there / content[key]) for key in ("checkpoint", "schema")}
+        made.append(folder / f"{name}.yaml")
+        made[-1].write_text(yaml.safe_dump(content))
+    return made
+
+
 def member(path: Path, checkpoint: Path | str, **settings: Any) -> Path:
     """A member's YAML file; its name is the file's."""
     content = {

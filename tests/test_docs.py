@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import galaxies
+from tests import checkpoints, galaxies
 
 REPO = Path(__file__).parents[1]
 PAGES = [REPO / "README.md", REPO / "CHANGELOG.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -79,11 +79,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for location, image in zip(rows["file_loc"], sorted((tmp_path / "sky").rglob("*.jpg")), strict=True):
         shutil.move(image, tmp_path / location)
-    for name in "ab":
-        member = (REPO / "examples" / "members" / f"demo_{name}.yaml").read_text()
-        member = member.replace(f"demo_{name}.ckpt", f"{REPO}/examples/members/demo_{name}.ckpt")
-        member = member.replace("schema.yaml", f"{REPO}/examples/members/schema.yaml")
-        (tmp_path / f"{name}.yaml").write_text(member)
+    checkpoints.demo_members(tmp_path)
     monkeypatch.chdir(tmp_path)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for kind, text in blocks(page, *RUN):

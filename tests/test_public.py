@@ -5,14 +5,11 @@ import inspect
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import beam_zoo
-from tests import galaxies
-
-MEMBERS = Path(__file__).parents[1] / "examples" / "members"
+from tests import checkpoints, galaxies
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +21,7 @@ def workplace(tmp_path_factory):
     galaxies.simulated(folder, 8)
     (folder / "catalogue.csv").rename(folder / "galaxies.csv")
     shutil.copyfile(min(folder.rglob("*.jpg")), folder / "galaxy.jpg")
-    for name in "ab":
-        text = (MEMBERS / f"demo_{name}.yaml").read_text()
-        text = text.replace(f"demo_{name}.ckpt", str(MEMBERS / f"demo_{name}.ckpt"))
-        (folder / f"{name}.yaml").write_text(text.replace("schema.yaml", str(MEMBERS / "schema.yaml")))
-    models = [str(folder / "a.yaml"), str(folder / "b.yaml")]
+    models = [str(path) for path in checkpoints.demo_members(folder)]
     for command, output in ((predict, "OUT"), (represent, "FEATURES")):
         argv = ["--catalogue", str(folder / "galaxies.csv"), "--models", *models, "--passes", "2"]
         assert command.main([*argv, "--output", str(folder / output)]) == 0

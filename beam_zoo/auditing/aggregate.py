@@ -169,7 +169,6 @@ class AggregateAudit:
         return (
             f"{self.output}: {self.opened.union.rows:,} rows of {len(self.sources)} sources = "
             f"{counts['predicted']:,} predicted + {counts['failed']:,} failed; "
-            f"{counts['part files']:,} parts "
-            f"with {counts['part rows']:,} rows of samples and {counts['table files']:,} files of tables are "
-            "as they should be"
+            f"{counts['part files']:,} parts with {counts['part rows']:,} rows of samples and "
+            f"{counts['table files']:,} files of tables are as they should be"
         )

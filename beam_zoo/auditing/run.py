@@ -117,8 +117,8 @@ class RunAudit:
                 findings.add(folder, f"features have lengths {', '.join(lengths)}")
         what = "samples" if self.plan.command == "predict" else "features"
         return (
-            f"{self.output}: {self.plan.rows:,} rows of the plan = {predicted:,} predicted + {failed:,} "
-            "failed; "
+            f"{self.output}: {self.plan.rows:,} rows of the plan = "
+            f"{predicted:,} predicted + {failed:,} failed; "
             f"{counts['part files']:,} parts with {counts['part rows']:,} rows of "
             f"{what} and {counts['table files']:,} files of tables are as they should be"
         )

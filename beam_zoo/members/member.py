@@ -102,6 +102,10 @@ class Member:
         """Whether two passes over the same galaxy may give different samples."""
         return self.random_view or self.dropout_rate > 0
 
+    def for_workers(self) -> "Member":
+        """The member without the origin of its checkpoint, which concerns the planning machine only."""
+        return dataclasses.replace(self, checkpoint="", encoder=None)
+
     def identity(self) -> dict[str, Any]:
         """Only what can change this member's numbers: its share of the plan's fingerprint."""
         leave_out = {"checkpoint", "path", "revision", "encoder", "trust_checkpoint", "features"}

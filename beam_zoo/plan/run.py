@@ -32,9 +32,9 @@ class Run:
     source: str = ""
 
     def for_workers(self) -> "Run":
-        """The run without the origin of checkpoints, which concerns only the machine that planned it."""
-        members = (dataclasses.replace(m, checkpoint="", encoder=None) for m in self.plan.members)
-        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, members=tuple(members)))
+        """The run with its members as workers need them."""
+        members = tuple(member.for_workers() for member in self.plan.members)
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, members=members))
 
     def checkpoint_path(self, member: Member) -> str:
         """Where a member's checkpoint is: staged below the output, or where its YAML says."""
